@@ -1,0 +1,212 @@
+"""The control channel: words between the main process and its workers, over ZeroMQ. Data never goes this way.
+
+The main process binds one ROUTER in a directory that only this user can enter; each worker connects one DEALER
+whose identity is its name ("worker-3", "evaluator"). Every message is one of the types below: the type is the
+protocol. Whatever is not one of them, or too long, is dropped and counted, and changes nothing else.
+
+A request carries a number, and whoever obeys it answers exactly once with that number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from typing import Literal
+
+import msgspec
+import zmq
+
+_MAX_BYTES = 64 * 1024
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """Worker to main: my environment is up and I am about to act."""
+
+    worker: str
+    pid: int
+    launch_s: float
+
+
+class Episode(msgspec.Struct, array_like=True, frozen=True):
+    """One finished episode of one agent."""
+
+    agent: int
+    ret: float
+    """its return: the undiscounted sum of rewards"""
+    length: int
+    """decisions"""
+    end: Literal["terminated", "truncated", "reset"]
+
+
+class Episodes(msgspec.Struct, tag=True, frozen=True):
+    """Worker to main: these episodes ended since I last said so."""
+
+    worker: str
+    episodes: list[Episode]
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """Worker to main: I raised this and am leaving."""
+
+    worker: str
+    error: str
+    traceback: str
+
+
+class Answer(msgspec.Struct, tag=True, frozen=True):
+    """Worker to main: the one answer to request number `request`."""
+
+    worker: str
+    request: int
+    done: bool
+    what: str
+    """what was done, or why not"""
+
+
+class Evaluated(msgspec.Struct, tag=True, frozen=True):
+    """Evaluator to main: the answer to Evaluate."""
+
+    request: int
+    update: int
+    """the learner's update count when the weights that were evaluated were published"""
+    returns: list[float]
+    lengths: list[int]
+
+
+class Reset(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: end these agents' episodes now, as truncated; the others must not notice."""
+
+    request: int
+    agents: list[int]
+
+
+class Pause(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: begin no step until Resume."""
+
+    request: int
+
+
+class Resume(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: go on."""
+
+    request: int
+
+
+class Set(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: change a setting from the next decision on."""
+
+    request: int
+    field: Literal["sigma"]
+    value: float
+
+
+class Evaluate(msgspec.Struct, tag=True, frozen=True):
+    """Main to evaluator: play at least so many episodes with the newest weights, without noise."""
+
+    request: int
+    episodes: int
+    seed: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
+
+
+Report = Ready | Episodes | Failed | Answer | Evaluated
+Command = Reset | Pause | Resume | Set | Evaluate | Stop
+
+
+class Server:
+    """The main process's end."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.mkdtemp(prefix="sharl-")  # mode 0700
+        # Removes the directory when this process's end of the pipe closes, even if that is because of a SIGKILL;
+        # in a session of its own, so that a signal to our process group passes it by.
+        self._janitor = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; rm -rf -- "$1"', "sh", self._directory],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.address = f"ipc://{self._directory}/control"
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.bind(self.address)
+        self._decoder = msgspec.msgpack.Decoder(Report)
+        self.num_refused = 0
+        """messages dropped because they were none of the protocol's"""
+
+    def receive(self) -> list[Report]:
+        """Everything that has arrived. Never waits."""
+        reports: list[Report] = []
+        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            try:
+                reports.append(self._decoder.decode(parts[-1]))
+            except msgspec.MsgspecError:
+                self.num_refused += 1
+        return reports
+
+    def send(self, worker: str, command: Command) -> bool:
+        """False if there is no such worker, or it has stopped reading."""
+        try:
+            self.socket.send_multipart([worker.encode(), msgspec.msgpack.encode(command)], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        assert self._janitor.stdin is not None
+        self._janitor.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._janitor.wait(timeout=1)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Client:
+    """A worker's end."""
+
+    def __init__(self, address: str, worker: str) -> None:
+        self.worker = worker
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.IDENTITY, worker.encode())
+        self.socket.setsockopt(zmq.LINGER, 200)  # a last Failed must get out; 200 ms at most
+        self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        self.socket.connect(address)
+        self._decoder = msgspec.msgpack.Decoder(Command)
+        self.num_refused = 0
+        self.num_unsent = 0
+        """reports dropped because the main process did not read"""
+
+    def receive(self) -> list[Command]:
+        """Everything that has arrived. Never waits."""
+        commands: list[Command] = []
+        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            try:
+                commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
+            except msgspec.MsgspecError:
+                self.num_refused += 1
+        return commands
+
+    def send(self, report: Report) -> None:
+        """Never waits: a report that does not fit the queue is dropped and counted."""
+        try:
+            self.socket.send(msgspec.msgpack.encode(report), zmq.NOBLOCK)
+        except zmq.Again:
+            self.num_unsent += 1
+
+    def close(self) -> None:
+        self._context.destroy()

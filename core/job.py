@@ -1,0 +1,273 @@
+"""Job: what happens between two updates of a run.
+
+Hears what the workers report, notices who died, asks for evaluations, writes a progress record every second, and
+says when the run is finished. The learner calls `attend` all the time; it does nothing until something may be due.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.control import Answer, Episodes, Evaluate, Evaluated, Failed, Ready, Report, Server
+from core.learner import Learner
+from core.metrics import Metrics
+from core.ring import Word
+from core.supervisor import Supervisor
+from core.types import FloatArray
+from core.weights import Weights
+
+_ATTEND_EVERY_S = 0.005
+_PROGRESS_EVERY_S = 0.5
+_LAST_WORDS_S = 0.3
+"""how long a dead worker's Failed message may still be under way"""
+EVALUATOR = "evaluator"
+EVAL_EPISODES = 24
+"""at least so many episodes make one evaluation"""
+_LONGEST_EVALUATION_S = 600.0
+
+
+class WorkerLost(Exception):
+    """A worker failed or died; the run cannot go on without it."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to end: Ctrl-C or SIGTERM."""
+
+
+class Evaluation:
+    """The newest evaluation: exactly these parameters had these returns."""
+
+    def __init__(self, parameters: FloatArray, answer: Evaluated) -> None:
+        self.parameters = parameters
+        self.update = answer.update
+        self.returns = np.array(answer.returns)
+        self.lengths = np.array(answer.lengths)
+        self.mean = float(self.returns.mean())
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to evaluate and when to end; all in agent steps."""
+
+    steps: int
+    """the run ends after so many"""
+    eval_every: int
+    until_return: float | None
+    """the run ends when an evaluation reaches this mean return"""
+    seed: int
+    waits: bool
+    """training stands still during an evaluation, so that the run is repeatable"""
+
+
+class Job:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        server: Server,
+        supervisor: Supervisor,
+        metrics: Metrics,
+        eval_weights: Weights,
+        schedule: Schedule,
+        turn: Callable[[], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.learner = learner
+        self.reason = ""
+        """why the run is finished; empty while it is not"""
+        self.evaluation: Evaluation | None = None
+        """the newest"""
+        self._server = server
+        self._supervisor = supervisor
+        self._metrics = metrics
+        self._eval_weights = eval_weights
+        self._schedule = schedule
+        self._turn = turn
+        self._interrupted = interrupted
+        self._request = 0
+        self._asked: tuple[int, FloatArray] | None = None  # the evaluation under way: its number, its parameters
+        self._next_evaluation = schedule.eval_every
+        self._next_attend = 0.0
+        self._failures: dict[str, Failed] = {}
+        self._returns: list[float] = []  # of the episodes since the last progress record
+        self._last = _Counters(learner)
+        self._next_progress = self._last.time + _PROGRESS_EVERY_S
+
+    def attend(self) -> None:
+        """Hear reports, notice deaths, write progress, if it is time to.
+
+        Raises WorkerLost or Interrupted.
+        """
+        now = time.monotonic()
+        if now < self._next_attend:
+            return
+        self._next_attend = now + _ATTEND_EVERY_S
+        if self._interrupted():
+            raise Interrupted
+        self._hear()
+        deaths = self._supervisor.deaths()
+        if deaths:
+            deadline = now + _LAST_WORDS_S
+            while deaths[0].name not in self._failures and time.monotonic() < deadline:
+                time.sleep(0.01)
+                self._hear()
+            dead, failed = deaths[0], self._failures.get(deaths[0].name)
+            self._metrics.write(
+                "worker", worker=dead.name, event="died", detail=failed.error if failed else dead.reason
+            )
+            told = failed.traceback if failed else f"{dead.reason}; its last output:\n{dead.log or '(none)'}"
+            raise WorkerLost(f"{dead.name} {'raised' if failed else 'died:'} {told}")
+        if now >= self._next_progress:
+            self.report_progress()
+
+    def finished(self) -> bool:
+        """Whether the run has reached its end. Asks for an evaluation when one is due."""
+        rows, schedule = self.learner.rows, self._schedule
+        if self._asked is None and rows >= self._next_evaluation and self.learner.updates:
+            self._next_evaluation = rows + schedule.eval_every
+            self._ask_for_evaluation()
+            if schedule.waits:
+                self._await_evaluation()
+        goal = schedule.until_return
+        if goal is not None and self.evaluation is not None and self.evaluation.mean >= goal:
+            self.reason = "until_return"
+        elif rows >= schedule.steps:
+            self.reason = "steps"
+        return bool(self.reason)
+
+    def conclude(self) -> None:
+        """After the last update: evaluate what came out, unless the newest evaluation is why the run ended."""
+        if self.reason == "until_return" or not self.learner.updates:
+            return
+        self._await_evaluation()
+        self._ask_for_evaluation()
+        self._await_evaluation()
+        self.report_progress()
+
+    def policy_to_keep(self) -> FloatArray:
+        """(P,) the policy as it is; of a run that ended by its return, the one that had that return."""
+        if self.reason == "until_return" and self.evaluation is not None:
+            return self.evaluation.parameters
+        return self.learner.algorithm.policy_parameters().cpu().numpy().copy()
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of the run's last record, as far as they are known here."""
+        evaluation, learner = self.evaluation, self.learner
+        return {
+            "reason": self.reason,
+            "agent_steps": learner.rows,
+            "updates": learner.updates,
+            "replay_ratio_held": learner.ratio.held(learner.rows, learner.updates),
+            "eval_return": evaluation.mean if evaluation else None,
+            "eval_update": evaluation.update if evaluation else None,
+            "eval_episodes": len(evaluation.returns) if evaluation else 0,
+        }
+
+    def _ask_for_evaluation(self) -> None:
+        """Have the evaluator play the policy as it is now."""
+        parameters = self.learner.algorithm.policy_parameters().cpu().numpy().copy()
+        if not self._eval_weights.publish(parameters, self.learner.updates):
+            return
+        self._request += 1
+        command = Evaluate(self._request, EVAL_EPISODES, self._schedule.seed + self._request)
+        if self._server.send(EVALUATOR, command):
+            self._asked = self._request, parameters
+
+    def _await_evaluation(self) -> None:
+        """Wait for the evaluation under way, if any. Raises as attend does, and WorkerLost after ten minutes."""
+        deadline = time.monotonic() + _LONGEST_EVALUATION_S
+        while self._asked is not None:
+            if time.monotonic() > deadline:
+                raise WorkerLost(f"{EVALUATOR} has not answered for {_LONGEST_EVALUATION_S:.0f} s")
+            self._turn()
+            self.attend()
+
+    def _hear(self) -> None:
+        for report in self._server.receive():
+            self._note(report)
+
+    def _note(self, report: Report) -> None:
+        match report:
+            case Ready(worker, pid, launch_s):
+                self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
+            case Episodes(_, episodes):
+                self._returns += [each.ret for each in episodes]
+            case Failed(worker, error, _):
+                self._failures[worker] = report
+                self._metrics.write("worker", worker=worker, event="failed", detail=error)
+            case Answer(worker, request, done, what):
+                event = "obeyed" if done else "refused"
+                self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
+            case Evaluated(request, update, returns, lengths):
+                if self._asked is None or self._asked[0] != request or not returns:
+                    return
+                self.evaluation = Evaluation(self._asked[1], report)
+                self._asked = None
+                self._metrics.write(
+                    "eval",
+                    agent_steps=self.learner.rows,
+                    updates=update,
+                    episodes=len(returns),
+                    return_mean=self.evaluation.mean,
+                    return_std=float(self.evaluation.returns.std()),
+                    return_min=float(self.evaluation.returns.min()),
+                    length_mean=float(self.evaluation.lengths.mean()),
+                )
+
+    def report_progress(self) -> None:
+        """Write one progress record about the time since the last one."""
+        learner, last, now = self.learner, self._last, _Counters(self.learner)
+        seconds = max(now.time - last.time, 1e-9)
+        returns = np.array(self._returns) if self._returns else np.array([np.nan])
+        learner_waited = (now.learner_waited - last.learner_waited) / seconds
+        workers_waited = float((now.workers_waited - last.workers_waited).mean()) / 1e9 / seconds
+        acting = learner.ring.load(Word.ACTING_UPDATE)
+        self._metrics.write(
+            "progress",
+            env_steps=now.env_steps,
+            agent_steps=now.rows,
+            updates=now.updates,
+            env_steps_per_s=round((now.env_steps - last.env_steps) / seconds, 1),
+            agent_steps_per_s=round((now.rows - last.rows) / seconds, 1),
+            updates_per_s=round((now.updates - last.updates) / seconds, 1),
+            replay_ratio=learner.ratio.ratio,
+            replay_ratio_held=learner.ratio.held(now.rows, now.updates),
+            return_mean=float(returns.mean()),
+            episodes=len(self._returns),
+            weights_lag=float(now.updates - acting.mean()),
+            row_age=learner.sampler.age() if now.updates else float("nan"),
+            rows_lapped=learner.sampler.num_lapped,
+            publications_refused=learner.num_refused,
+            messages_refused=self._server.num_refused,
+            learner_waits=round(learner_waited, 3),
+            workers_wait=round(workers_waited, 3),
+            waiting=_who_waits(learner_waited, workers_waited),
+            **{name: value.item() for name, value in learner.metrics.items()},
+        )
+        self._returns.clear()
+        self._last, self._next_progress = now, now.time + _PROGRESS_EVERY_S
+
+
+class _Counters:
+    """Totals at one moment."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.time = time.monotonic()
+        self.rows = learner.rows
+        self.env_steps = int(learner.ring.load(Word.STEPS).sum())
+        self.updates = learner.updates
+        self.learner_waited = learner.waited_s
+        self.workers_waited = learner.ring.load(Word.WAITED_NS)
+
+
+def _who_waits(learner: float, workers: float) -> str:
+    shares = f"learner waits {learner:.0%}, workers wait {workers:.0%}"
+    if max(learner, workers) < 0.1:
+        return f"nobody waits ({shares})"
+    return f"learner waits for workers ({shares})" if learner > workers else f"workers wait for learner ({shares})"

@@ -1,0 +1,157 @@
+"""Metrics: one JSON object a line first; TensorBoard, the live display and the plain lines show the same records."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+Record = dict[str, Any]
+
+
+class Metrics:
+    """The records of one run, in its directory and on the screen."""
+
+    def __init__(self, directory: Path, console: Console) -> None:
+        self._file = open(directory / "metrics.jsonl", "x")
+        self._events = EventFileWriter(str(directory))
+        self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one record. Numbers that are not finite become null: JSON has no others."""
+        record = {"kind": kind, "wall_s": round(wall_s(), 3), **fields}
+        clean = {name: None if isinstance(value, float) and not math.isfinite(value) else value
+                 for name, value in record.items()}  # fmt: skip
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        step = fields.get("agent_steps")
+        if step is not None:
+            numbers = {name: value for name, value in clean.items() if isinstance(value, int | float)}
+            values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
+            self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._screen.show(clean)
+
+    def close(self) -> None:
+        self._screen.close()
+        self._events.close()
+        self._file.close()
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def describe(record: Record) -> str:
+    """One line for people; empty for what is not worth one."""
+    match record["kind"]:
+        case "progress":
+            return (
+                f"{record['wall_s']:6.1f} s  {record['agent_steps']:>9,} agent steps ({record['agent_steps_per_s']:,.0f}/s)"
+                f"  {record['updates']:>7,} updates ({record['updates_per_s']:,.0f}/s)"
+                f"  ratio {_number(record['replay_ratio_held'])} of {record['replay_ratio']:g}"
+                f"  return {_number(record['return_mean'])} ({record['episodes']} episodes)  {record['waiting']}"
+            )
+        case "eval":
+            return (
+                f"{record['wall_s']:6.1f} s  evaluation after {record['updates']:,} updates: return "
+                f"{record['return_mean']:.2f} +- {record['return_std']:.2f} over {record['episodes']} episodes"
+            )
+        case "worker" if record["event"] != "ready":
+            return (
+                f"{record['wall_s']:6.1f} s  {record['worker']}: {record['event']} {record.get('detail', '')}".rstrip()
+            )
+        case "summary":
+            return (
+                f"{record['wall_s']:6.1f} s  ended ({record['reason']}): {record['agent_steps']:,} agent steps, "
+                f"{record['updates']:,} updates, evaluation {_number(record['eval_return'])}"
+            )
+    return ""
+
+
+class PlainScreen:
+    """A line each: for files, pipes and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, record: Record) -> None:
+        line = describe(record)
+        if line:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        return
+
+
+class LiveScreen:
+    """A table that is redrawn in place; evaluations and events scroll by above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+        self._live.start()
+        self._return: float | None = None
+        self._evaluation: Record | None = None
+
+    def show(self, record: Record) -> None:
+        if record["kind"] == "progress":
+            self._return = self._return if record["return_mean"] is None else record["return_mean"]
+            self._live.update(self._table(record), refresh=True)
+        elif line := describe(record):
+            self._evaluation = record if record["kind"] == "eval" else self._evaluation
+            self._live.console.print(line, markup=False, highlight=False)
+
+    def _table(self, record: Record) -> Table:
+        table = Table.grid(padding=(0, 3))
+        best = self._evaluation
+        rows = [
+            ("time", f"{record['wall_s']:.0f} s"),
+            ("agent steps", f"{record['agent_steps']:,}   {record['agent_steps_per_s']:,.0f}/s"),
+            ("updates", f"{record['updates']:,}   {record['updates_per_s']:,.0f}/s"),
+            ("replay ratio", f"{_number(record['replay_ratio_held'])} held, {record['replay_ratio']:g} asked for"),
+            ("training return", _number(self._return)),
+            ("evaluation", f"{best['return_mean']:.2f} +- {best['return_std']:.2f}" if best else "-"),
+            ("weights' lag", f"{record['weights_lag']:.1f} updates"),
+            ("sampled rows' age", f"{_number(record['row_age'])} rows; {record['rows_lapped']} overtaken, redrawn"),
+            ("waiting", record["waiting"]),
+        ]
+        for name, value in rows:
+            table.add_row(f"[bold]{name}[/]", value)
+        return table
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def wall_s() -> float:
+    """Seconds since this process was started: since Enter, imports included."""
+    return time.time() - _STARTED
+
+
+def _started() -> float:
+    """When the kernel started this process, in seconds since the epoch; where it does not tell, now."""
+    if not sys.platform.startswith("linux"):
+        return time.time()
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+_STARTED = _started()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:,.2f}"

@@ -1,0 +1,165 @@
+"""Segment: named arrays in one block of memory that several processes map.
+
+On Linux the block is a memfd: it has no name in any file system, the kernel frees it when the last process that
+maps it is gone however it went, and every page is there from the start (a block that does not fit is refused with
+numbers instead of killing somebody in the middle of a run). Another process opens it by its address,
+/proc/<creator>/fd/<n>. Where there is no memfd (macOS, Windows) it is a private file, unlinked by its creator.
+
+The block opens with a header that whoever attaches checks against the layout it expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Layout = Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]
+"""name -> dtype and shape, in the order in which they lie in the block"""
+
+MAGIC = b"sharl\x00\x00\x01"
+_HEADER = struct.Struct("<8s32sQ")  # magic with layout version, digest of the layout, size in bytes
+_ALIGNMENT = 128  # two cache lines: the words of one array never share a line with another's, prefetcher included
+
+
+class Segment:
+    """One shared block, mapped into this process. Whoever created it closes it last."""
+
+    def __init__(self, file: int, layout: Layout, address: str, *, writable: bool, owner: bool = False) -> None:
+        self.address = address
+        """what another process on this machine attaches by"""
+        self._file = file
+        self._owner = owner
+        places, size = _places(layout)
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(file, size, access=access)
+        self._arrays = {
+            name: np.ndarray(shape, dtype, buffer=self._map, offset=place)
+            for (name, (dtype, shape)), place in zip(layout.items(), places, strict=True)
+        }
+
+    @classmethod
+    def create(cls, name: str, layout: Layout) -> Segment:
+        """A new block, all zeros.
+
+        Raises MemoryError, with both sizes, if it is larger than the memory that is free.
+        """
+        size = _places(layout)[1]
+        free = free_memory()
+        if size > free:
+            raise MemoryError(
+                f"the {name} needs {size / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; lower --capacity"
+            )
+        file, address = _new_block(name, size)
+        os.pwrite(file, _HEADER.pack(MAGIC, _digest(layout), size), 0)
+        return cls(file, layout, address, writable=True, owner=True)
+
+    @classmethod
+    def attach(cls, address: str, layout: Layout, *, writable: bool = False) -> Segment:
+        """The block at `address`, read-only unless asked otherwise.
+
+        Raises ValueError if its header tells of another layout, OSError if its creator is gone.
+        """
+        file = os.open(address, os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY))
+        try:
+            found = os.pread(file, _HEADER.size, 0)
+            expected = _HEADER.pack(MAGIC, _digest(layout), _places(layout)[1])
+            if found != expected or os.fstat(file).st_size < _places(layout)[1]:
+                raise ValueError(
+                    f"the shared block at {address} has another layout than this process expects: "
+                    "environment, number of agents or version of sharl differ between the two"
+                )
+            return cls(file, layout, address, writable=writable)
+        except BaseException:
+            os.close(file)
+            raise
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name]
+
+    def close(self) -> None:
+        """Let go of the block. Arrays that were handed out keep their memory mapped until they go too."""
+        if self._file < 0:
+            return
+        os.close(self._file)
+        self._file = -1
+        self._arrays.clear()
+        if self._owner and not hasattr(os, "memfd_create"):
+            os.unlink(self.address)
+
+    def __enter__(self) -> Segment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: the machine's, or what is left of its cgroup's limit."""
+    if not sys.platform.startswith("linux"):
+        return sys.maxsize
+    with open("/proc/meminfo") as file:
+        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    for group in _cgroups():
+        try:
+            limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        except OSError:  # the root group has no limit, and not every group counts memory
+            continue
+        if limit != "max":
+            free = min(free, int(limit) - used)
+    return free
+
+
+def _cgroups() -> list[Path]:
+    """This process's cgroup (version 2) and all above it: each may set a limit."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
+    except OSError:  # no cgroups in this kernel
+        return []
+    root = Path("/sys/fs/cgroup")
+    leaf = root / own.lstrip("/")
+    return [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
+
+
+def _new_block(name: str, size: int) -> tuple[int, str]:
+    """File descriptor and address of `size` zero bytes that are really there."""
+    if hasattr(os, "memfd_create"):
+        import fcntl
+
+        file = os.memfd_create(f"sharl-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.posix_fallocate(file, 0, size)
+        # nobody can shrink the block under a reader, which would kill it with SIGBUS
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return file, f"/proc/{os.getpid()}/fd/{file}"
+    file, path = tempfile.mkstemp(prefix=f"sharl-{name}-")
+    os.truncate(file, size)
+    return file, path
+
+
+def _places(layout: Layout) -> tuple[list[int], int]:
+    """Offset of each array, and the size of the whole."""
+    places = []
+    end = _HEADER.size
+    for dtype, shape in layout.values():
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        places.append(start)
+        end = start + np.dtype(dtype).itemsize * math.prod(shape)
+    return places, end
+
+
+def _digest(layout: Layout) -> bytes:
+    text = repr([(name, np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in layout.items()])
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,106 @@
+"""Supervisor: starts the worker processes, notices when one dies, and sees them out.
+
+Children are fresh interpreters (never forks of a process with threads), each in a session of its own so that a
+terminal's Ctrl-C reaches the main process alone, which then ends them in order. Start them from the main thread: the
+kernel ties a child's life to the thread that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+
+class Death(NamedTuple):
+    """A process that is gone without having been asked to go."""
+
+    name: str
+    reason: str
+    """'exit code 1', 'killed by SIGKILL'"""
+    log: str
+    """the last lines that it printed"""
+
+
+class Supervisor:
+    """All child processes of one run."""
+
+    def __init__(self, log_dir: Path | None = None) -> None:
+        self._log_dir = log_dir
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self, name: str, module: str, config: object) -> None:
+        """Start `python -m module CONFIG`, where CONFIG is `config` as JSON.
+
+        What it prints goes to <log_dir>/<name>.log, or to our own output without a log_dir.
+        """
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            # a worker has one thread; more would take the cores from the other workers and from the learner
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", module, msgspec.json.encode(config).decode()]
+        if self._log_dir is None:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
+        else:
+            with open(self._log_dir / f"{name}.log", "wb") as log:
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=environment,
+                )
+        self._children[name] = child
+
+    def deaths(self) -> list[Death]:
+        """Who has died since the last call."""
+        gone = [name for name, child in self._children.items() if child.poll() is not None]
+        return [self._bury(name) for name in gone]
+
+    def _bury(self, name: str) -> Death:
+        code = self._children.pop(name).returncode
+        if code < 0:
+            reason = f"killed by signal {-code}"
+        else:
+            reason = f"exit code {code}"
+        log = ""
+        if self._log_dir is not None:
+            log = "\n".join((self._log_dir / f"{name}.log").read_text(errors="replace").splitlines()[-10:])
+        return Death(name, reason, log)
+
+    def stop(self, grace_s: float = 3.0, ask: Callable[[str], object] = lambda name: None) -> None:
+        """End all of them: ask each, wait together, then terminate, then kill. Returns when none is left."""
+        for name in self._children:
+            ask(name)
+        deadline = time.monotonic() + grace_s
+        for end in (lambda child: None, subprocess.Popen.terminate, subprocess.Popen.kill):
+            for child in self._children.values():
+                if child.poll() is None:
+                    end(child)
+            for child in self._children.values():
+                _wait(child, deadline)
+            deadline = time.monotonic() + 0.5
+        self._children.clear()
+
+
+def _wait(child: subprocess.Popen[bytes], deadline: float) -> None:
+    try:
+        child.wait(timeout=max(deadline - time.monotonic(), 0.01))
+    except subprocess.TimeoutExpired:
+        return

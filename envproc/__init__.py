@@ -1,0 +1,100 @@
+"""Everything that runs inside an environment worker.
+
+An environment has a name, and `make_env` knows four kinds:
+
+    3dball                  the built-in 3DBall; a copy is an area of 12 agents
+    gymnasium:CartPole-v1   any Gymnasium id; a copy is an agent
+    path/to/file.py:Class   a class of yours, called with copies=...; the contract is envproc/env.py
+    package.module:Class    the same, from what is installed
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from envproc.ball3d import Ball3D
+from envproc.env import Env
+
+_KINDS = "3dball, gymnasium:ID, path/to/file.py:Class or package.module:Class"
+
+
+def make_env(name: str, copies: int) -> Env:
+    """The environment of that name, `copies` of it side by side. ValueError, in one line, if there is none."""
+    if name == "3dball":
+        return Ball3D(areas=copies)
+    place, _, what = name.partition(":") if name.startswith("gymnasium:") else name.rpartition(":")
+    if not place or not what:
+        raise ValueError(f"no environment {name!r}{_hint(name)}; environments are {_KINDS}")
+    if place == "gymnasium":
+        try:
+            # only here: a worker of anything else stays small
+            from envproc.gymnasium import GymnasiumEnv
+        except ModuleNotFoundError as error:
+            if error.name != "gymnasium":
+                raise
+            raise ValueError(f"{name} needs Gymnasium: pip install gymnasium") from error
+        return GymnasiumEnv(what, copies)
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place, name)
+    return _call(module, what, place, copies)
+
+
+def _hint(name: str, *others: str) -> str:
+    near = difflib.get_close_matches(name.lower(), ["3dball", "gymnasium", *others], n=1, cutoff=0.5)
+    meant = f"gymnasium:{name}" if re.search(r"-v\d+$", name) else near[0] if near else None
+    return f" (did you mean {meant!r}?)" if meant else ""
+
+
+def _from_file(file: Path) -> ModuleType:
+    """The module of that file, under its own stem."""
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [each.name for each in file.parent.glob("*.py")], n=1)
+        raise ValueError(f"no file {file}" + (f"; did you mean {file.parent / near[0]}?" if near else ""))
+    known = importlib.util.find_spec(file.stem) if file.stem.isidentifier() else None
+    if known is not None and known.origin is not None:
+        if Path(known.origin).resolve() == file.resolve():
+            return importlib.import_module(file.stem)
+        raise ValueError(f"{file} would hide the module {file.stem!r} of {known.origin}; rename the file")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # before it runs, as import does: dataclasses and pickle look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[file.stem]
+        raise
+    return module
+
+
+def _from_path(path: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        # What is missing inside that module is the module's own story, and told as such.
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise
+        package = path.rpartition(".")[0]
+        inside = pkgutil.iter_modules(getattr(sys.modules.get(package), "__path__", []), f"{package}.")
+        hint = _hint(path, *(each.name for each in inside))
+        raise ValueError(f"no module {error.name!r} for {name!r}{hint}; environments are {_KINDS}") from error
+
+
+def _call(module: ModuleType, what: str, place: str, copies: int) -> Env:
+    make = getattr(module, what, None)
+    if make is None:
+        near = difflib.get_close_matches(what, dir(module), n=1)
+        raise ValueError(f"{place} has no {what!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    try:
+        inspect.signature(make).bind(copies=copies)
+    except TypeError as error:
+        raise ValueError(f"{place}:{what} is called with copies={copies} and nothing else: {error}") from error
+    env: Env = make(copies=copies)
+    return env

@@ -1,0 +1,106 @@
+"""From steps to rows, per agent: n-step returns, termination, truncation and forced resets live here.
+
+Each agent has a window of up to n decisions whose rows are not complete yet. A reward counts for all of them; a
+decision that is n steps old becomes a row; at the end of an episode all that is left becomes rows. No row ever
+spans the end of an episode or a forced reset, and one agent's end never touches another's window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.control import Episode
+from core.types import BoolArray, EnvSpec, FloatArray, IntArray, Obs, Rows, row_layout
+from envproc.env import Step
+
+
+class Accumulator:
+    """The open windows of all agents of one worker."""
+
+    def __init__(self, spec: EnvSpec, gamma: float, n_step: int) -> None:
+        if n_step < 1:
+            raise ValueError(f"n_step {n_step}; it must be at least 1")
+        agents = spec.num_agents
+        layout = row_layout(spec)
+        self._n_step = n_step
+        self._powers = gamma ** np.arange(n_step + 1)
+        # the window's decisions in rows that lack their end; an agent's k-th decision lies at k % n_step
+        self._window: Rows = np.zeros((agents, n_step), layout)
+        self._age = np.full((agents, n_step), -1)  # decisions since this one; -1: empty
+        self._decisions = np.zeros(agents, np.int64)  # of the running episode; 0: no episode is open
+        self._return = np.zeros(agents)
+        self._rows: Rows = np.zeros(agents * (n_step + 1), layout)
+        self.episodes: list[Episode] = []
+        """episodes that ended; whoever reports them clears the list"""
+
+    def decide(self, agents: IntArray, obs: Obs, action: FloatArray) -> None:
+        """These agents, seeing `obs`, do `action`: each opens a row."""
+        place = self._decisions[agents] % self._n_step
+        window = self._window
+        for name, values in obs.items():
+            window["obs"][name][agents, place] = values
+        window["action"][agents, place] = action
+        window["reward"][agents, place] = 0
+        self._age[agents, place] = 0
+        self._decisions[agents] += 1
+
+    def observe(self, step: Step) -> Rows:
+        """(k,) the rows that `step` completes, in time order for each agent; valid until the next call."""
+        ended = step.ended
+        count = 0
+        if len(ended.agent):
+            known = self._decisions[ended.agent] > 0  # an episode that ended before its first decision is nobody's
+            agents = ended.agent[known]
+            reward, obs = ended.reward[known], {name: values[known] for name, values in ended.obs.items()}
+            terminated = ended.terminated[known]
+            self._age_by_one(agents, reward)
+            count = self._complete(0, agents, obs, self._age[agents] > 0, terminated)
+            for agent, end in zip(agents.tolist(), terminated.tolist(), strict=True):
+                self._close(agent, "terminated" if end else "truncated")
+        going_on = self._decisions[step.agent] > 0  # the reward of an episode's first decision belongs to no action
+        agents = step.agent[going_on]
+        if len(agents):
+            self._age_by_one(agents, step.reward[going_on])
+            obs = step.obs if len(agents) == len(step.agent) else {k: v[going_on] for k, v in step.obs.items()}
+            full = self._age[agents] == self._n_step
+            count = self._complete(count, agents, obs, full, np.zeros(len(agents), np.bool_))
+        return self._rows[:count]
+
+    def drop(self, agents: IntArray) -> None:
+        """Forget what these agents' episodes have open: they are being reset. Their last actions get no row."""
+        for agent in agents.tolist():
+            if self._decisions[agent]:
+                self._close(agent, "reset")
+
+    def _age_by_one(self, agents: IntArray, reward: FloatArray) -> None:
+        """A reward arrived: it counts for every open decision, discounted by how old that is."""
+        age = self._age[agents]
+        is_open = age >= 0
+        self._window["reward"][agents] += np.where(is_open, self._powers[age] * reward[:, None], 0)
+        self._age[agents] = age + is_open
+        self._return[agents] += reward
+
+    def _complete(self, count: int, agents: IntArray, next_obs: Obs, complete: BoolArray, terminated: BoolArray) -> int:
+        """Turn the (m, n_step) places marked in `complete` into rows after the first `count`; returns the new count."""
+        which, place = np.nonzero(complete)
+        if self._n_step > 1:  # oldest first
+            order = np.lexsort((-self._age[agents[which], place], which))
+            which, place = which[order], place[order]
+        agent = agents[which]
+        rows: npt.NDArray[Any] = self._rows[count : count + len(agent)]
+        rows[:] = self._window[agent, place]
+        rows["agent"] = agent
+        rows["discount"] = self._powers[self._age[agent, place]] * ~terminated[which]
+        for name, values in next_obs.items():
+            rows["next_obs"][name] = values[which]
+        self._age[agent, place] = -1
+        return count + len(agent)
+
+    def _close(self, agent: int, end: Any) -> None:
+        self.episodes.append(Episode(agent, float(self._return[agent]), int(self._decisions[agent]), end))
+        self._return[agent] = 0.0
+        self._decisions[agent] = 0
+        self._age[agent] = -1

@@ -1,0 +1,200 @@
+"""The built-in 3DBall: 12 agents to an area, each a plate that keeps a ball on top, by the rules of the Unity example.
+
+What the example's script and ML-Agents decide is followed to the letter: decisions, rewards, limits, resets, who ends
+when. What PhysX decides is a model of its own, in `_simulate`: a rigid ball on a rigid plate.
+
+One step() is one decision of every agent and five Academy steps, in each of which, agent by agent,
+
+    the step is counted -> the plate turns -> the ball fell? -1, the end : 0.1 -> step 5000? truncated -> 0.02 s pass
+
+Units are metres, seconds, kilograms (the ball: 1), radians. World axes, y up; d is ball minus plate.
+"""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+
+import numpy as np
+import numpy.typing as npt
+
+from core.types import Action, ActionSpec, BoolArray, EnvSpec, FieldSpec, FloatArray, IntArray
+from envproc.env import Ended, Step
+
+Array = npt.NDArray[np.float64]
+End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agents, what they saw, reward, fallen: one row each
+
+AGENTS_PER_AREA = 12
+DECISION_PERIOD = 5  # Academy steps that repeat one action
+MAX_STEP = 5000  # Academy steps, not decisions
+DT = 0.02
+GRAVITY = 9.81
+TOP = 2.5  # the plate is a cube of side 5: its top lies this far above its centre, its edges this far out
+RADIUS = 0.5
+FRICTION = 0.6
+ANGULAR_DRAG = 0.01
+MAX_SPIN = 7.0
+INERTIA = 0.4 * RADIUS**2  # of a solid sphere
+STICK = 1 / (1 + RADIUS**2 / INERTIA)  # impulse that stops a slip of 1 m/s at the rim: 2/7, as the ball also spins up
+
+
+def _frame(w: float, y: float, z: float, x: float) -> Array:
+    """(2, 3, 3) of the rotation q: the plate's own axes, one a row, and the matrix of the cross product `n x`."""
+    own_x = (w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y))
+    n = (2 * (x * y - w * z), w * w + y * y - x * x - z * z, 2 * (y * z + w * x))
+    own_z = (2 * (x * z + w * y), 2 * (y * z - w * x), w * w + z * z - x * x - y * y)
+    return np.array([[own_x, n, own_z], [(0.0, -n[2], n[1]), (n[2], 0.0, -n[0]), (-n[1], n[0], 0.0)]])
+
+
+def _as_matrix() -> Array:
+    """(18, 16) that takes the products of q's components to `_frame`: it is quadratic in q, so one matmul does all."""
+    unit = np.eye(4)
+    columns = [(_frame(*(a + b)) - _frame(*a) - _frame(*b)).ravel() / 2 for a in unit for b in unit]
+    return np.stack(columns, axis=1)
+
+
+class Ball3D:
+    """`areas` times 12 agents: obs "vector" (8,) [q.z, q.x, d, v], 2 actions in [-1, 1], 2 degrees an Academy step."""
+
+    def __init__(self, areas: int = 1) -> None:
+        if areas < 1:
+            raise ValueError(f"{areas} areas of 3DBall; there must be at least 1")
+        num = AGENTS_PER_AREA * areas
+        self.spec = EnvSpec({"vector": FieldSpec((8,))}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), num)
+        self._agents = np.arange(num)
+        # One column an agent, so that a rule is one call for all; the rows an agent sees lie side by side.
+        self._state = np.zeros((13, num))
+        self._plate = self._state[:4]  # quaternion in the order w, y, z, x
+        self._seen = self._state[2:10]
+        self._ball = self._state[4:7]
+        self._velocity = self._state[7:10]
+        self._spin = self._state[10:]
+        self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
+        self._reward = np.zeros(num, np.float32)
+        self._sin, self._cos, self._sign = np.zeros((3, 2, num))  # the turn about own Z and own X, of half the angle
+        self._random: list[np.random.Generator] = []
+        self._asked = self._agents[:0]  # to be reset at the next step
+        self._form = _as_matrix()
+
+    def reset(self, seed: int) -> Step:
+        """Everybody from scratch. An agent's luck is its own: the same whatever happens to the others."""
+        streams = [np.random.SeedSequence(seed, spawn_key=(agent,)) for agent in self._agents.tolist()]
+        self._random = [np.random.default_rng(stream) for stream in streams]
+        self._spin[:] = 0.0
+        self._reward[:] = 0.0
+        self._asked = self._agents[:0]
+        self._restart(self._agents)
+        return self._decide([])
+
+    def reset_agents(self, agents: IntArray) -> None:
+        """End these episodes in the next step, as truncated; what they are told to do there is ignored."""
+        wrong = np.setdiff1d(agents, self._agents)
+        if wrong.size:
+            raise ValueError(f"no agents {wrong.tolist()} in 3DBall; there are 0..{self._agents[-1]}")
+        self._asked = np.union1d(self._asked, agents)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def step(self, action: Action) -> Step:
+        """Five Academy steps under (n, 2) actions: about the plate's own Z, then its own X. Who ended decides again."""
+        wish = action.continuous
+        if wish.shape != (self.spec.num_agents, 2) or not np.isfinite(wish).all():
+            raise ValueError(f"3DBall takes ({self.spec.num_agents}, 2) finite actions, got {wish.shape}: {wish}")
+        half = np.minimum(np.maximum(wish.T, -1.0), 1.0) * radians(1.0)  # of at most 2 degrees an Academy step
+        np.sin(half, out=self._sin)
+        np.cos(half, out=self._cos)
+        np.sign(half, out=self._sign)
+        self._reward[:] = 0.0  # delivered with the last Step
+        ends: list[End] = []
+
+        for _ in range(DECISION_PERIOD):
+            self._steps += 1
+            # Who was asked to end does so after the count, as in Unity, where the word arrives with the decisions.
+            if self._asked.size:
+                ends.append(self._end(self._asked, np.zeros(self._asked.size, np.bool_)))
+                self._asked = self._agents[:0]
+            self._turn()
+            # The script sets the reward instead of adding to it: a decision is worth 0.1, not five times that.
+            self._reward[:] = 0.1
+            fallen = (self._ball[1] < -2.0) | (np.abs(self._ball[0]) > 3.0) | (np.abs(self._ball[2]) > 3.0)
+            ending = fallen | (self._steps >= MAX_STEP)
+            if np.count_nonzero(ending):
+                # A ball that falls in the very last step has fallen: that check comes first and restarts the count.
+                self._reward[fallen] = -1.0
+                ends.append(self._end(np.flatnonzero(ending), fallen[ending]))
+            self._simulate()
+        return self._decide(ends)
+
+    def _decide(self, ends: list[End]) -> Step:
+        nobody: End = (self._agents[:0], self._see(self._agents[:0]), self._reward[:0], np.zeros(0, np.bool_))
+        agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(nobody, *ends, strict=True))
+        ended = Ended(agent, {"vector": seen}, reward, fallen)
+        return Step(self._agents, {"vector": self._see(self._agents)}, self._reward.copy(), ended)
+
+    def _see(self, agents: IntArray) -> FloatArray:
+        return self._seen.T[agents].astype(np.float32)
+
+    def _end(self, agents: IntArray, fallen: BoolArray) -> End:
+        """End these episodes now, be it in the middle of a period; what is returned is from before the reset."""
+        end = (agents, self._see(agents), self._reward[agents], fallen)
+        self._restart(agents)
+        self._reward[agents] = 0.0  # delivered
+        self._sin[:, agents], self._cos[:, agents] = 0.0, 1.0  # the old action is forgotten: zero until it decides
+        return end
+
+    def _restart(self, agents: IntArray) -> None:
+        """Plate tilted about own X, then own Z, by up to 10 degrees; ball at rest up to 1.5 m off the middle, 4 above.
+
+        Its spin is not cleared: the example's script forgets it too.
+        """
+        self._steps[agents] = 0
+        for agent in agents.tolist():
+            about_x, about_z, right, ahead = 2.0 * self._random[agent].random(4) - 1.0
+            a, b = about_x * radians(5.0), about_z * radians(5.0)  # half of the angles
+            plate = (cos(a) * cos(b), -sin(a) * sin(b), cos(a) * sin(b), sin(a) * cos(b))
+            self._state[:10, agent] = (*plate, 1.5 * right, 4.0, 1.5 * ahead, 0.0, 0.0, 0.0)
+
+    def _turn(self) -> None:
+        """Turn the plates about own Z, then own X, unless that component stands beyond 0.25 and would grow further."""
+        # Turning about an own axis multiplies two pairs of q's components, as complex numbers, by cos + i sin.
+        w_y, z_x, w_z, x_y = self._plate[:2], self._plate[2:], self._plate[::2], self._plate[3::-2]
+        for axis, real, imaginary in ((0, w_y, z_x), (1, w_z, x_y)):
+            free = imaginary[0] * self._sign[axis] < 0.25
+            s, c = self._sin[axis] * free, np.where(free, self._cos[axis], 1.0)
+            real[:], imaginary[:] = real * c - imaginary * s, imaginary * c + real * s
+
+    def _simulate(self) -> None:
+        """0.02 s of a rigid ball, in free fall or on the plate, which does not feel it and turns between the steps."""
+        plate, ball, velocity, spin = self._plate, self._ball, self._velocity, self._spin
+        velocity[1] -= GRAVITY * DT
+
+        # where the ball is on its plate: the plate has an edge and the ball can fall over it
+        products = (plate[:, None] * plate).reshape(16, -1)
+        axes, cross_n = (self._form @ products).reshape(2, 3, 3, -1)
+        n = axes[1]
+        right, height, ahead = _dot(axes, ball)
+        over = (height > TOP) & (np.abs(right) <= TOP) & (np.abs(ahead) <= TOP)
+        gap = height - (TOP + RADIUS)
+
+        # normal impulse: no more approach than closes the gap in this step, and no bounce
+        rise = _dot(velocity, n)
+        push = np.maximum(-rise - np.maximum(gap, 0.0) / DT, 0.0) * over
+
+        # friction at the rim, Coulomb: stops the slip if it can, and turns the ball
+        slip = velocity - n * rise + RADIUS * _dot(cross_n, spin)
+        speed = np.sqrt(_dot(slip, slip))
+        rub = slip * -np.minimum(STICK, FRICTION * push / np.maximum(speed, 1e-12))
+        velocity += n * push + rub
+        spin -= _dot(cross_n, rub) * (RADIUS / INERTIA)
+        spin *= 1.0 - ANGULAR_DRAG * DT
+        spin *= MAX_SPIN / np.maximum(np.sqrt(_dot(spin, spin)), MAX_SPIN)
+
+        # out of a plate that turned into it, then along
+        ball -= n * (np.minimum(gap, 0.0) * over)
+        ball += velocity * DT
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Sum of a * b over the components, the axis before the agents; of (3, 3, n) and (3, n), matrix times vector."""
+    total: Array = np.add.reduce(a * b, axis=-2)
+    return total

@@ -1,0 +1,60 @@
+"""The contract between a worker and an environment.
+
+Any number of agents live in one environment, each with an episode of its own. In one step only some of them may
+ask for an action while others end; nobody's end touches anybody else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from core.types import Action, BoolArray, EnvSpec, FloatArray, IntArray, Obs
+
+
+class Ended(NamedTuple):
+    """The m agents whose episodes ended since the last step."""
+
+    agent: IntArray
+    """(m,) columns"""
+    obs: Obs
+    """each (m, ...): the last observation of the episode that ended, before any reset"""
+    reward: FloatArray
+    """(m,) since that agent's last decision"""
+    terminated: BoolArray
+    """(m,) True: a true end, nothing follows. False: truncated, the world would have gone on"""
+
+
+class Step(NamedTuple):
+    """What became of the last actions. An agent may stand in `ended` and in `agent`: it ends first, then decides."""
+
+    agent: IntArray
+    """(n,) columns that ask for an action now; n may be 0 and differs from step to step"""
+    obs: Obs
+    """each (n, ...)"""
+    reward: FloatArray
+    """(n,) since that agent's last decision; of an episode's first decision it is ignored"""
+    ended: Ended
+
+
+class Env(Protocol):
+    """An environment. The arrays of a Step may be reused by the next call: whoever keeps them, copies them."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def reset(self, seed: int) -> Step:
+        """Everything from scratch; nobody stands in `ended`. The same seed and actions give the same steps."""
+        ...
+
+    def step(self, action: Action) -> Step:
+        """One row of `action` for each agent of the last Step, in its order."""
+        ...
+
+    def reset_agents(self, agents: IntArray) -> None:
+        """End these columns' episodes at the next step, as truncated, whatever their actions there.
+
+        They come back with a fresh episode; the others must not notice.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,122 @@
+"""The evaluator: a process that plays whole episodes with the newest weights, without noise, when it is asked to.
+
+`python -m envproc.evaluator CONFIG` is the process; it never touches the ring, so training does not notice it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.acting import Policy, PolicySpec
+from core.control import Client, Evaluate, Evaluated, Ready, Stop
+from core.net import num_parameters
+from core.types import FloatArray
+from core.weights import Follower, Weights
+from envproc import make_env
+from envproc.env import Env
+from envproc.process import parent_is_gone, serve
+
+_NAP_S = 0.005
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """All that the evaluator is told at birth; it travels as JSON."""
+
+    name: str
+    env: str
+    copies: int
+    control: str
+    weights: str
+    policy: PolicySpec
+
+
+class Evaluator:
+    """An environment of its own and the newest weights."""
+
+    def __init__(self, config: EvaluatorConfig, client: Client) -> None:
+        started = time.monotonic()
+        self._config, self._client = config, client
+        self._env: Env = make_env(config.env, config.copies)
+        self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
+        self._follower = Follower(self._weights)
+        self._stopping = False
+        client.send(Ready(config.name, os.getpid(), time.monotonic() - started))
+
+    def run(self) -> None:
+        """Serve requests until told to stop, or until the main process is gone."""
+        while not self._stopping and not parent_is_gone():
+            self.turn()
+            time.sleep(_NAP_S)
+
+    def turn(self) -> None:
+        """Serve what was asked meanwhile."""
+        for command in self._client.receive():
+            match command:
+                case Evaluate(request, episodes, seed):
+                    self._follower.fetch()
+                    parameters = self._follower.parameters
+                    policy = self._config.policy
+                    result = play(self._env, policy, parameters, episodes, seed, lambda: self._told_to_stop())
+                    if result is not None:
+                        returns, lengths = result
+                        self._client.send(Evaluated(request, self._follower.update, returns, lengths))
+                case Stop():
+                    self._stopping = True
+                case _:  # the commands of workers mean nothing here
+                    self._client.num_refused += 1
+
+    def _told_to_stop(self) -> bool:
+        self._stopping |= parent_is_gone() or any(isinstance(each, Stop) for each in self._client.receive())
+        return self._stopping
+
+    def close(self) -> None:
+        self._env.close()
+        self._weights.close()
+
+
+def play(
+    env: Env,
+    policy_spec: PolicySpec,
+    parameters: FloatArray,
+    episodes: int,
+    seed: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[list[float], list[int]] | None:
+    """Play at least `episodes` whole episodes without noise; returns their returns and lengths (in decisions).
+
+    Every agent contributes its first ceil(episodes / agents) episodes: taking whichever end first would count the
+    short ones too often. None if `interrupted` said so in between.
+    """
+    spec = env.spec
+    policy = Policy(policy_spec, spec.action, spec.num_agents, parameters, seed=0)
+    quota = -(-episodes // spec.num_agents)
+    left = np.full(spec.num_agents, quota)
+    total, length = np.zeros(spec.num_agents), np.zeros(spec.num_agents, np.int64)
+    returns: list[float] = []
+    lengths: list[int] = []
+    step = env.reset(seed)
+    while left.any():
+        if interrupted():
+            return None
+        length[step.agent] += 1
+        step = env.step(policy.to_env(policy.act(step.obs)))
+        for agent, reward in zip(step.ended.agent.tolist(), step.ended.reward.tolist(), strict=True):
+            if left[agent] and length[agent]:
+                left[agent] -= 1
+                returns.append(float(total[agent]) + reward)
+                lengths.append(int(length[agent]))
+            total[agent] = length[agent] = 0
+        going_on = length[step.agent] > 0  # of an episode's first decision the reward is nobody's
+        total[step.agent[going_on]] += step.reward[going_on]
+    return returns, lengths
+
+
+if __name__ == "__main__":
+    sys.exit(serve(EvaluatorConfig, Evaluator))

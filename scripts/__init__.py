@@ -1,0 +1,1 @@
+"""Entry points. Composition only: they build the parts and hand them to each other."""

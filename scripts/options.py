@@ -1,0 +1,114 @@
+"""The command line of a training run: `python -m scripts.train ALGORITHM [options]`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import tyro
+
+from algos import ALGORITHMS
+
+AlgoConfig = TypeVar("AlgoConfig")
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options(Generic[AlgoConfig]):
+    """Train an agent in an environment."""
+
+    algo: AlgoConfig
+    env: str = "3dball"
+    """3dball, gymnasium:ID, or path/to/file.py:Class"""
+    run: str = ""
+    """name of the run, a new directory below --runs-dir; empty: made from algorithm, environment and time"""
+    runs_dir: Path = Path("runs")
+    """where runs are kept"""
+    seed: int = 1
+    """the same seed gives the same weights in the modes sync and single"""
+    workers: int = 0
+    """environment processes; 0: one less than there are cores"""
+    copies: int = 1
+    """environment copies (3dball: areas of 12 agents) in each worker"""
+    mode: Literal["async", "sync", "single"] = "async"
+    """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
+    single: in lock-step in this one process, for a debugger"""
+    steps: int = 100_000
+    """agent steps after which the run ends"""
+    until_return: float | None = None
+    """end as soon as an evaluation of at least 24 episodes reaches this mean return"""
+    eval_every: int = 5_000
+    """agent steps between evaluations"""
+    replay_ratio: float = 16.0
+    """how often a row is sampled on average; 0: collect only"""
+    capacity: int = 200_000
+    """rows that the ring holds, over all workers"""
+    device: str = "cpu"
+    """where the networks are trained: cpu, cuda, cuda:1"""
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
+    """The algorithm's name and all options.
+
+    Raises UsageError; SystemExit(0) after printing help that was asked for.
+    """
+    known = ", ".join(ALGORITHMS)
+    if not arguments:
+        raise UsageError(f"name an algorithm: python -m scripts.train ALGORITHM [options]; there is: {known}")
+    name, *rest = arguments
+    if name in ("-h", "--help"):
+        print(f"usage: python -m scripts.train ALGORITHM [options]\n\nalgorithms: {known}\n")
+        print("python -m scripts.train ALGORITHM --help lists the options")
+        raise SystemExit(0)
+    if name not in ALGORITHMS:
+        close = difflib.get_close_matches(name, ALGORITHMS, n=1)
+        raise UsageError(
+            f"unknown algorithm {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there is: {known}")
+        )
+    config = ALGORITHMS[name].config
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            options = tyro.cli(
+                Options[config],  # type: ignore[valid-type]
+                prog=f"python -m scripts.train {name}",
+                args=rest,
+                default=Options(algo=config()),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise UsageError(_one_line(complaint.getvalue())) from None
+    _check(options)
+    return name, options
+
+
+def _check(options: Options[Any]) -> None:
+    limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "seed": 0, "capacity": 1}
+    for name, least in limits.items():
+        value = getattr(options, name)
+        if value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value}; it must be at least {least}")
+    if options.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", options.run):
+        raise UsageError(
+            f"--run {options.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"
+        )
+
+
+def _one_line(box: str) -> str:
+    """tyro draws a box: a title, the complaint, a rule, hints. The complaint and the first suggestion make one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    rules = [place for place, line in enumerate(lines) if line and not line.strip("─╭╮╰╯ ")] + [len(lines)]
+    message = " ".join(lines[1 : rules[0]]) or "the options could not be read"
+    if "Perhaps you meant:" in lines:
+        message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
+    return message

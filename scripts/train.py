@@ -1,0 +1,238 @@
+"""Train: `python -m scripts.train ddpg`.
+
+Builds everything and owns the order of start and stop: check what was asked for, take memory, open the control
+channel, start processes; at the end the processes go first, and then what they used.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    # before the slow imports: nothing has been started yet, so Ctrl-C may simply end it, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from algos import ALGORITHMS
+from core import checkpoint
+from core.control import Server
+from core.job import EVAL_EPISODES, EVALUATOR, Interrupted, Job, Schedule, WorkerLost
+from core.learner import Learner, free_running, lock_step
+from core.metrics import Metrics
+from core.net import num_parameters
+from core.ratio import ReplayRatio
+from core.ring import Ring
+from core.supervisor import Supervisor
+from core.types import EnvSpec
+from core.weights import Weights
+from envproc import make_env
+from envproc.evaluator import EvaluatorConfig
+from envproc.worker import WorkerConfig
+from scripts.crew import Crew, InThisProcess, Processes
+from scripts.options import Options, UsageError, parse
+
+DONE, USAGE, DEGRADED, FATAL, INTERRUPTED = 0, 2, 3, 4, 130
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, 130 interrupted."""
+    try:
+        return train(*parse(arguments))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+def train(name: str, options: Options[Any]) -> int:
+    """One run, from its directory to its summary. Returns the exit code.
+
+    Raises UsageError, before anything has been started, if what was asked for cannot be done.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options = dataclasses.replace(options, workers=options.workers or max(cores - 1, 1))
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(max(cores - options.workers, 1))
+    torch.set_flush_denormal(True)
+    interrupts = Interrupts()
+    trouble = ""
+    with contextlib.ExitStack() as opened:
+        with _refusals_are_usage_errors():
+            spec = _spec_of(options)
+            algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
+            ratio = _replay_ratio(options, spec)
+            ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity))
+            size = num_parameters(algorithm.policy_spec.net)
+            weights = opened.enter_context(Weights.create(size))
+            eval_weights = opened.enter_context(Weights.create(size))
+            learner = Learner(algorithm, ring, weights, ratio, options.seed, options.device)
+            directory = _new_directory(name, options)
+
+        resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
+        (directory / "config.json").write_text(json.dumps(resolved, indent=1))
+        metrics = opened.enter_context(Metrics(directory, Console()))
+        metrics.write("config", **resolved, cores=cores, python=platform.python_version())
+        server = opened.enter_context(Server())
+        supervisor = opened.enter_context(Supervisor(directory / "logs"))
+        workers, evaluator = _crew_configs(options, spec, learner, server, weights, eval_weights)
+        crew: Crew
+        if options.mode == "single":
+            crew = InThisProcess(workers, evaluator)
+        else:
+            crew = Processes(workers, evaluator, supervisor, server, ring)
+        stop_crew = opened.enter_context(contextlib.ExitStack())
+        stop_crew.callback(crew.stop)
+        schedule = Schedule(
+            options.steps, options.eval_every, options.until_return, options.seed, waits=options.mode != "async"
+        )
+        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, crew.turn, interrupts.asked)
+
+        try:
+            if options.mode == "async":
+                free_running(learner, job.finished, job.attend)
+            else:
+                lock_step(learner, job.finished, job.attend, crew.turn)
+            job.conclude()
+            exit_code = DONE
+        except Interrupted:
+            job.reason, exit_code = "interrupted", INTERRUPTED
+        except WorkerLost as lost:
+            job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
+        except Exception:
+            job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
+
+        stop_crew.close()
+        state = algorithm.state_dict()
+        if interrupts.count < 2:
+            policy = checkpoint.SavedPolicy(options.env, spec, algorithm.policy_spec)
+            checkpoint.save(directory / "checkpoint", policy, job.policy_to_keep(), state)
+        metrics.write("summary", **job.summary(), weights_sha256=digest(state), exit_code=exit_code)
+    if trouble:
+        print(f"error: {trouble}", file=sys.stderr)
+    print(f"run: {directory}")
+    return exit_code
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: once, the run ends and is saved; twice, it ends without saving; three times, at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def asked(self) -> bool:
+        return self.count > 0
+
+    def _on_signal(self, *_: object) -> None:
+        self.count += 1
+        if self.count >= 3:
+            os._exit(INTERRUPTED)  # the workers follow: they die with this process
+
+
+def digest(state: Any) -> str:
+    """SHA-256 over every tensor of an algorithm's state, in order."""
+    sha = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                add(value[key])
+
+    add(state)
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def _refusals_are_usage_errors() -> Iterator[None]:
+    """While nothing has been started, an error is the user's to mend: one line, with the way out."""
+    try:
+        yield
+    except (ValueError, MemoryError, RuntimeError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _spec_of(options: Options[Any]) -> EnvSpec:
+    env = make_env(options.env, options.copies)
+    try:
+        return env.spec
+    finally:
+        env.close()
+
+
+def _replay_ratio(options: Options[Any], spec: EnvSpec) -> ReplayRatio:
+    # the workers may make one more step while the updates that the last one pays for are under way
+    batch, step = options.algo.batch_size, spec.num_agents * options.workers
+    lead = 2 * step + int(2 * batch / max(options.replay_ratio, 1e-9))
+    return ReplayRatio(options.replay_ratio, batch, options.algo.warmup, lead)
+
+
+def _new_directory(name: str, options: Options[Any]) -> Path:
+    """The run's own directory, new. Raises UsageError if a run has this name already."""
+    env = "".join(letter if letter.isalnum() else "-" for letter in options.env.rpartition("/")[2].lower())
+    run = options.run or f"{name}-{env[:32]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    directory = options.runs_dir / run
+    try:
+        (directory / "logs").mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"there is a run {directory} already; give another --run") from None
+    return directory
+
+
+def _crew_configs(
+    options: Options[Any], spec: EnvSpec, learner: Learner, server: Server, weights: Weights, eval_weights: Weights
+) -> tuple[list[WorkerConfig], EvaluatorConfig]:
+    policy = learner.algorithm.policy_spec
+    workers = [
+        WorkerConfig(
+            name=f"worker-{lane}",
+            env=options.env,
+            copies=options.copies,
+            seed=options.seed,
+            control=server.address,
+            ring=learner.ring.address,
+            weights=weights.address,
+            policy=policy,
+            gamma=options.algo.gamma,
+            n_step=options.algo.n_step,
+            lane=lane,
+            num_lanes=options.workers,
+            capacity=options.capacity,
+        )
+        for lane in range(options.workers)
+    ]
+    evaluator = EvaluatorConfig(
+        name=EVALUATOR,
+        env=options.env,
+        copies=-(-EVAL_EPISODES * options.copies // spec.num_agents),
+        control=server.address,
+        weights=eval_weights.address,
+        policy=policy,
+    )
+    return workers, evaluator
+
+
+def _jsonable(options: Options[Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(options).items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
