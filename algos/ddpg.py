@@ -90,14 +90,14 @@ class DDPG:
             target = batch.reward + batch.discount * next_q
         q = self.critic(torch.cat([obs, batch.action], dim=1)).squeeze(1)
         critic_loss = mse_loss(q, target)
-        self._critic.grad.zero_()
-        critic_loss.backward()
+        self._critic_optimizer.zero_grad(set_to_none=False)
+        torch.autograd.backward(critic_loss)
         self._critic_optimizer.step()
 
         # actor: climb Q along the action it would take now; the critic's own weights need no gradient here
         actor_loss = -self.critic(torch.cat([obs, self.actor(obs).tanh()], dim=1)).mean()
-        self._actor.grad.zero_()
-        actor_loss.backward(inputs=list(self.actor.parameters()))
+        self._actor_optimizer.zero_grad(set_to_none=False)
+        torch.autograd.backward(actor_loss, inputs=list(self.actor.parameters()))
         self._actor_optimizer.step()
 
         # targets: follow slowly

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, activation: str = "r
     are near zero (Lillicrap et al. 2016, section 7)."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU() if activation == "relu" else nn.Tanh()]
     final = nn.Linear(sizes[-1], outputs)
     nn.init.uniform_(final.weight, -last, last)
@@ -54,6 +56,7 @@ class Normalizer(nn.Module):
     mean: Tensor
     scale: Tensor
     _m2: Tensor
+    _count: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -43,7 +43,8 @@ class Policy:
         self._random = np.random.Generator(np.random.SFC64(seed))
         self._state = np.zeros((num_agents, action.num_continuous), np.float32)  # Ornstein-Uhlenbeck's, per agent
         low, high = np.array(action.low, np.float32), np.array(action.high, np.float32)
-        self._middle, self._half = (low + high) / 2, (high - low) / 2
+        self._middle: FloatArray = (low + high) / np.float32(2)
+        self._half: FloatArray = (high - low) / np.float32(2)
 
     def act(self, obs: Obs) -> FloatArray:
         """(n, num_continuous) in [-1, 1]: what the policy does, without noise."""

@@ -17,7 +17,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, place: Any
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [place])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _load(typing_context: Any, words: Any, place: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load_atomic(_pointer(context, builder, signature.args[0], *arguments), "acquire", 8)
@@ -25,7 +25,7 @@ def _load(typing_context: Any, words: Any, place: Any) -> Any:
     return types.int64(words, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _store(typing_context: Any, words: Any, place: Any, value: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, where, what = arguments
@@ -36,7 +36,7 @@ def _store(typing_context: Any, words: Any, place: Any, value: Any) -> Any:
 
 
 def _fence(order: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def fence(typing_context: Any) -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             builder.fence(order)
@@ -50,21 +50,21 @@ def _fence(order: str) -> Any:
 _acquire, _release = _fence("acquire"), _fence("release")
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def load_acquire(words: IntArray, place: int) -> int:
-    return _load(words, place)  # type: ignore[no-any-return]
+    return _load(words, place)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def store_release(words: IntArray, place: int, value: int) -> None:
     _store(words, place, value)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def fence_release() -> None:
     _release()
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def fence_acquire() -> None:
     _acquire()

@@ -144,7 +144,7 @@ class Server:
     def receive(self) -> list[Report]:
         """Everything that has arrived. Never waits."""
         reports: list[Report] = []
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while self.socket.poll(0):
             parts = self.socket.recv_multipart(zmq.NOBLOCK)
             try:
                 reports.append(self._decoder.decode(parts[-1]))
@@ -194,7 +194,7 @@ class Client:
     def receive(self) -> list[Command]:
         """Everything that has arrived. Never waits."""
         commands: list[Command] = []
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while self.socket.poll(0):
             try:
                 commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
             except msgspec.MsgspecError:

@@ -204,7 +204,7 @@ class Job:
             case Answer(worker, request, done, what):
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
-            case Evaluated(request, update, returns, lengths):
+            case Evaluated(request, update, returns):
                 if self._asked is None or self._asked[0] != request or not returns:
                     return
                 self.evaluation = Evaluation(self._asked[1], report)

@@ -116,7 +116,7 @@ def as_batch(raw: Tensor, layout: np.dtype[np.void]) -> Batch:
         start = offset + place
         kind = torch.from_numpy(np.empty(0, dtype.base)).dtype
         flat = raw[:, start : start + dtype.itemsize].view(kind)
-        return flat.unflatten(1, dtype.shape) if dtype.shape else flat.squeeze(1)
+        return flat.view(len(raw), *dtype.shape)
 
     def take_obs(name: str) -> dict[str, Tensor]:
         assert layout.fields is not None

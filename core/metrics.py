@@ -24,7 +24,7 @@ class Metrics:
     """The records of one run, in its directory and on the screen."""
 
     def __init__(self, directory: Path, console: Console) -> None:
-        self._file = open(directory / "metrics.jsonl", "x")
+        self._file = open(directory / "metrics.jsonl", "x")  # noqa: SIM115 - closed in close()
         self._events = EventFileWriter(str(directory))
         self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
@@ -59,7 +59,8 @@ def describe(record: Record) -> str:
     match record["kind"]:
         case "progress":
             return (
-                f"{record['wall_s']:6.1f} s  {record['agent_steps']:>9,} agent steps ({record['agent_steps_per_s']:,.0f}/s)"
+                f"{record['wall_s']:6.1f} s"
+                f"  {record['agent_steps']:>9,} agent steps ({record['agent_steps_per_s']:,.0f}/s)"
                 f"  {record['updates']:>7,} updates ({record['updates_per_s']:,.0f}/s)"
                 f"  ratio {_number(record['replay_ratio_held'])} of {record['replay_ratio']:g}"
                 f"  return {_number(record['return_mean'])} ({record['episodes']} episodes)  {record['waiting']}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ def shapes(spec: NetSpec) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter array, in the order in which they lie in the flat vector."""
     sizes = [spec.width, *spec.hidden, spec.outputs]
     result: dict[str, tuple[int, ...]] = {"mean": (spec.width,), "scale": (spec.width,)} if spec.normalize else {}
-    for layer, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (before, after) in enumerate(pairwise(sizes)):
         result[f"weight{layer}"] = (after, before)
         result[f"bias{layer}"] = (after,)
     return result

@@ -75,10 +75,7 @@ class Supervisor:
 
     def _bury(self, name: str) -> Death:
         code = self._children.pop(name).returncode
-        if code < 0:
-            reason = f"killed by signal {-code}"
-        else:
-            reason = f"exit code {code}"
+        reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         log = ""
         if self._log_dir is not None:
             log = "\n".join((self._log_dir / f"{name}.log").read_text(errors="replace").splitlines()[-10:])

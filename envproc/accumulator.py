@@ -64,7 +64,7 @@ class Accumulator:
         agents = step.agent[going_on]
         if len(agents):
             self._age_by_one(agents, step.reward[going_on])
-            obs = step.obs if len(agents) == len(step.agent) else {k: v[going_on] for k, v in step.obs.items()}
+            obs = {name: values[going_on] for name, values in step.obs.items()}
             full = self._age[agents] == self._n_step
             count = self._complete(count, agents, obs, full, np.zeros(len(agents), np.bool_))
         return self._rows[:count]

@@ -21,7 +21,7 @@ from core.types import Action, ActionSpec, BoolArray, EnvSpec, FieldSpec, FloatA
 from envproc.env import Ended, Step
 
 Array = npt.NDArray[np.float64]
-End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agents, what they saw, reward, fallen: one row each
+End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agent, what it saw, reward, fallen: a row each
 
 AGENTS_PER_AREA = 12
 DECISION_PERIOD = 5  # Academy steps that repeat one action
@@ -71,13 +71,12 @@ class Ball3D:
         self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
         self._reward = np.zeros(num, np.float32)
         self._sin, self._cos, self._sign = np.zeros((3, 2, num))  # the turn about own Z and own X, of half the angle
-        self._random: list[np.random.Generator] = []
         self._asked = self._agents[:0]  # to be reset at the next step
         self._form = _as_matrix()
 
     def reset(self, seed: int) -> Step:
         """Everybody from scratch. An agent's luck is its own: the same whatever happens to the others."""
-        streams = [np.random.SeedSequence(seed, spawn_key=(agent,)) for agent in self._agents.tolist()]
+        streams = (np.random.SeedSequence(seed, spawn_key=(agent,)) for agent in self._agents.tolist())
         self._random = [np.random.default_rng(stream) for stream in streams]
         self._spin[:] = 0.0
         self._reward[:] = 0.0
@@ -100,7 +99,8 @@ class Ball3D:
         wish = action.continuous
         if wish.shape != (self.spec.num_agents, 2) or not np.isfinite(wish).all():
             raise ValueError(f"3DBall takes ({self.spec.num_agents}, 2) finite actions, got {wish.shape}: {wish}")
-        half = np.minimum(np.maximum(wish.T, -1.0), 1.0) * radians(1.0)  # of at most 2 degrees an Academy step
+        # half of at most 2 degrees, in double precision: a cosine rounded to single shrinks q turn by turn
+        half = np.clip(wish.T.astype(np.float64), -1.0, 1.0) * radians(1.0)
         np.sin(half, out=self._sin)
         np.cos(half, out=self._cos)
         np.sign(half, out=self._sign)

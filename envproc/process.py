@@ -43,7 +43,7 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
         work = work_type(config, client)
         work.run()
         work.close()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
         client.send(
             Failed(config.name, f"{type(error).__name__}: {error}", traceback.format_exc()[-_LONGEST_TRACEBACK:])
         )

@@ -62,7 +62,8 @@ class InThisProcess:
         self._evaluator.turn()
 
     def stop(self) -> None:
-        for work in (*self._workers, self._evaluator):
-            work.close()
+        for worker in self._workers:
+            worker.close()
+        self._evaluator.close()
         for client in (*self._clients, self._evaluator_client):
             client.close()

@@ -112,7 +112,7 @@ def train(name: str, options: Options[Any]) -> int:
             job.reason, exit_code = "interrupted", INTERRUPTED
         except WorkerLost as lost:
             job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the run still ends in order, and says what it was
             job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 
         stop_crew.close()
