@@ -8,6 +8,7 @@ its first layer; no weight decay; sizes and rates for small vector observations.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.functional import mse_loss
 from algos.nets import Normalizer, concatenate, flatten, mlp
 from core.acting import Noise, PolicySpec
 from core.net import NetSpec
-from core.types import Batch, EnvSpec
+from core.types import Batch, EnvSpec, require
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class Config:
     """standard deviation of the noise, for actions in [-1, 1]"""
     theta: float = 0.15
     """Ornstein-Uhlenbeck noise: how fast it returns to zero"""
+
+    def __post_init__(self) -> None:
+        require("--algo.gamma", self.gamma, 0 <= self.gamma <= 1, "from 0 to 1")
+        require("--algo.n-step", self.n_step, self.n_step >= 1, "at least 1")
+        require("--algo.tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1")
+        require("--algo.actor-lr", self.actor_lr, 0 < self.actor_lr < 1, "above 0, below 1")
+        require("--algo.critic-lr", self.critic_lr, 0 < self.critic_lr < 1, "above 0, below 1")
+        require("--algo.batch-size", self.batch_size, self.batch_size >= 1, "at least 1")
+        require("--algo.hidden", self.hidden, all(width >= 1 for width in self.hidden), "widths of at least 1")
+        require("--algo.warmup", self.warmup, self.warmup >= 0, "at least 0")
+        require("--algo.sigma", self.sigma, 0 <= self.sigma < inf, "at least 0")
+        require("--algo.theta", self.theta, 0 <= self.theta <= 1, "from 0 to 1")
 
 
 class DDPG:

@@ -29,6 +29,8 @@ class SavedPolicy:
     """All that acting needs: the exact policy whose evaluation the run reported. Loading it needs no torch."""
 
     env: str
+    copies: int
+    """of the environment in each worker; `env_spec` describes so many"""
     env_spec: EnvSpec
     policy_spec: PolicySpec
 

@@ -1,7 +1,7 @@
 """ReplayRatio: what learning and collecting owe each other.
 
 After the first `warmup` rows, a row shall be sampled `ratio` times on average. Both sides wait: the learner while
-it has sampled more than was collected for, the workers while they are more than `lead` rows ahead of the learner.
+it has sampled more than was collected for, the workers while they are more than a small `lead` ahead of the learner.
 (A ratio that stops only the learner lets free-running workers eat the machine; one that stops only the workers lets
 the learner train on nothing new. Reverb's rate limiter works like this.)
 """
@@ -9,11 +9,10 @@ the learner train on nothing new. Reverb's rate limiter works like this.)
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from math import ceil, inf
 
 from core.ring import FOREVER
-from core.types import IntArray
+from core.types import IntArray, require
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,17 @@ class ReplayRatio:
     batch_size: int
     warmup: int
     """rows collected before the first update"""
-    lead: int
-    """rows that the workers may be ahead"""
+    rows_a_step: int
+    """rows that one step of all workers brings"""
 
     def __post_init__(self) -> None:
-        if not (self.ratio >= 0 and np.isfinite(self.ratio)):
-            raise ValueError(f"--replay-ratio {self.ratio}; it must be a number >= 0")
-        if 0 < self.ratio * self.lead < self.batch_size:
-            # else there are moments when neither side may move
-            raise ValueError(f"a lead of {self.lead} rows at ratio {self.ratio} is less than one batch")
+        require("--replay-ratio", self.ratio, 0 <= self.ratio < inf, "a number of at least 0")
+
+    @property
+    def lead(self) -> int:
+        """How many rows the workers may be ahead: enough that there is no moment at which neither side may move, and
+        that they can make one more step while the updates that the last one pays for are under way."""
+        return 2 * self.rows_a_step + ceil(2 * self.batch_size / self.ratio)
 
     def due(self, rows: int, updates: int) -> bool:
         """Whether the learner may do one more update."""

@@ -111,6 +111,12 @@ class Batch:
     """each (n, ...)"""
 
 
+def require(name: str, value: object, holds: bool, wish: str) -> None:
+    """Raises ValueError, naming the option, its value and what it must be, unless `holds`."""
+    if not holds:
+        raise ValueError(f"{name} {value}; it must be {wish}")
+
+
 class Algorithm(Protocol):
     """The learning object. One file in algos/ each; no base class."""
 

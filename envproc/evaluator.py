@@ -16,7 +16,7 @@ import numpy as np
 from core.acting import Policy, PolicySpec
 from core.control import Client, Evaluate, Evaluated, Ready, Stop
 from core.net import num_parameters
-from core.types import FloatArray
+from core.types import EnvSpec, FloatArray
 from core.weights import Follower, Weights
 from envproc import make_env
 from envproc.env import Env
@@ -79,6 +79,11 @@ class Evaluator:
     def close(self) -> None:
         self._env.close()
         self._weights.close()
+
+
+def copies_for(episodes: int, spec: EnvSpec, copies: int) -> int:
+    """How many environment copies play `episodes` side by side, if `spec` describes `copies` of them."""
+    return -(-episodes * copies // spec.num_agents)
 
 
 def play(

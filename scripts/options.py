@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import tyro
-
 from algos import ALGORITHMS
+from core.types import require
+from scripts.command_line import UsageError, read_command_line
 
 AlgoConfig = TypeVar("AlgoConfig")
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done; the message is one line that says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,17 @@ class Options(Generic[AlgoConfig]):
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
 
+    def check(self) -> None:
+        """Raises ValueError, in one line, for the first option that cannot be meant."""
+        limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "seed": 0, "capacity": 1}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            require(f"--{name.replace('_', '-')}", value, value >= least, f"at least {least}")
+        if self.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", self.run):
+            raise ValueError(
+                f"--run {self.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"
+            )
+
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
     """The algorithm's name and all options.
@@ -75,40 +80,6 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
             f"unknown algorithm {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there is: {known}")
         )
     config = ALGORITHMS[name].config
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            options = tyro.cli(
-                Options[config],  # type: ignore[valid-type]
-                prog=f"python -m scripts.train {name}",
-                args=rest,
-                default=Options(algo=config()),
-            )
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise UsageError(_one_line(complaint.getvalue())) from None
-    _check(options)
+    default = Options(algo=config())
+    options = read_command_line(Options[config], rest, f"python -m scripts.train {name}", default)  # type: ignore[valid-type]
     return name, options
-
-
-def _check(options: Options[Any]) -> None:
-    limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "seed": 0, "capacity": 1}
-    for name, least in limits.items():
-        value = getattr(options, name)
-        if value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value}; it must be at least {least}")
-    if options.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", options.run):
-        raise UsageError(
-            f"--run {options.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"
-        )
-
-
-def _one_line(box: str) -> str:
-    """tyro draws a box: a title, the complaint, a rule, hints. The complaint and the first suggestion make one line."""
-    lines = [line.strip("│ ") for line in box.splitlines()]
-    rules = [place for place, line in enumerate(lines) if line and not line.strip("─╭╮╰╯ ")] + [len(lines)]
-    message = " ".join(lines[1 : rules[0]]) or "the options could not be read"
-    if "Perhaps you meant:" in lines:
-        message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
-    return message

@@ -41,10 +41,11 @@ from core.supervisor import Supervisor
 from core.types import EnvSpec
 from core.weights import Weights
 from envproc import make_env
-from envproc.evaluator import EvaluatorConfig
+from envproc.evaluator import EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
+from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
-from scripts.options import Options, UsageError, parse
+from scripts.options import Options, parse
 
 DONE, USAGE, DEGRADED, FATAL, INTERRUPTED = 0, 2, 3, 4, 130
 
@@ -63,6 +64,9 @@ def train(name: str, options: Options[Any]) -> int:
 
     Raises UsageError, before anything has been started, if what was asked for cannot be done.
     """
+    with _refusals_are_usage_errors():
+        options.check()
+        _check_device(options.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options = dataclasses.replace(options, workers=options.workers or max(cores - 1, 1))
     torch.manual_seed(options.seed)
@@ -74,7 +78,8 @@ def train(name: str, options: Options[Any]) -> int:
         with _refusals_are_usage_errors():
             spec = _spec_of(options)
             algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
-            ratio = _replay_ratio(options, spec)
+            rows_a_step = spec.num_agents * options.workers
+            ratio = ReplayRatio(options.replay_ratio, options.algo.batch_size, options.algo.warmup, rows_a_step)
             ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity))
             size = num_parameters(algorithm.policy_spec.net)
             weights = opened.enter_context(Weights.create(size))
@@ -118,7 +123,7 @@ def train(name: str, options: Options[Any]) -> int:
         stop_crew.close()
         state = algorithm.state_dict()
         if interrupts.count < 2:
-            policy = checkpoint.SavedPolicy(options.env, spec, algorithm.policy_spec)
+            policy = checkpoint.SavedPolicy(options.env, options.copies, spec, algorithm.policy_spec)
             checkpoint.save(directory / "checkpoint", policy, job.policy_to_keep(), state)
         metrics.write("summary", **job.summary(), weights_sha256=digest(state), exit_code=exit_code)
     if trouble:
@@ -176,11 +181,11 @@ def _spec_of(options: Options[Any]) -> EnvSpec:
         env.close()
 
 
-def _replay_ratio(options: Options[Any], spec: EnvSpec) -> ReplayRatio:
-    # the workers may make one more step while the updates that the last one pays for are under way
-    batch, step = options.algo.batch_size, spec.num_agents * options.workers
-    lead = 2 * step + int(2 * batch / max(options.replay_ratio, 1e-9))
-    return ReplayRatio(options.replay_ratio, batch, options.algo.warmup, lead)
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        raise ValueError(f"--device {device!r} cannot be used here ({error}); try --device cpu") from error
 
 
 def _new_directory(name: str, options: Options[Any]) -> Path:
@@ -220,7 +225,7 @@ def _crew_configs(
     evaluator = EvaluatorConfig(
         name=EVALUATOR,
         env=options.env,
-        copies=-(-EVAL_EPISODES * options.copies // spec.num_agents),
+        copies=copies_for(EVAL_EPISODES, spec, options.copies),
         control=server.address,
         weights=eval_weights.address,
         policy=policy,

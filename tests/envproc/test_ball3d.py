@@ -142,11 +142,9 @@ def test_a_full_episode_returns_100_whenever_it_began() -> None:
             rewards[agent].append(step.reward[agent])
         if len(finished) == 12:
             break
-    assert set(finished) == set(range(12))
-    assert set(began.values()) == {1, 2, 3, 4, 5}
+    assert len(finished) == 12 and set(began.values()) == {1, 2, 3, 4, 5}
     for each in finished.values():
-        assert set(each) == {TENTH}
-        assert len(each) * 0.1 == 100.0
+        assert set(each) == {TENTH} and len(each) * 0.1 == 100.0
 
 
 def test_a_ball_that_falls_in_the_last_step_of_its_episode_has_fallen() -> None:

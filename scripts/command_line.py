@@ -1,0 +1,43 @@
+"""Reading a command line into a dataclass: what is wrong with it is told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+Read = TypeVar("Read")
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message is one line that says why and what to do."""
+
+
+def read_command_line(kind: type[Read], arguments: Sequence[str], program: str, default: Read | None = None) -> Read:
+    """`kind`, a dataclass, from command line arguments.
+
+    Raises UsageError with one line; SystemExit(0) after printing help that was asked for.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(kind, prog=program, args=arguments)
+            return tyro.cli(kind, prog=program, args=arguments, default=default)
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise UsageError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """tyro draws a box: a title, the complaint, a rule, hints. The complaint and the first suggestion make one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    rules = [place for place, line in enumerate(lines) if line and not line.strip("─╭╮╰╯ ")] + [len(lines)]
+    message = " ".join(lines[1 : rules[0]]) or "the options could not be read"
+    if "Perhaps you meant:" in lines:
+        message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
+    return message

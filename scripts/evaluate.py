@@ -1,0 +1,70 @@
+"""Evaluate: `python -m scripts.evaluate RUN` plays whole episodes with a run's saved policy, without noise."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from core import checkpoint
+from core.types import FloatArray
+from envproc import make_env
+from envproc.evaluator import copies_for, play
+from scripts.command_line import UsageError, read_command_line
+
+_MOST_AT_ONCE = 24
+"""agents that play side by side"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Play whole episodes with a run's saved policy, without noise."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """name of the run, or its directory"""
+    episodes: int = 100
+    """play at least so many"""
+    seed: int = 1_000_000
+    """of the environment; training and its evaluations use others"""
+    runs_dir: Path = Path("runs")
+    """where runs are kept"""
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 done, 2 usage."""
+    try:
+        options = read_command_line(Options, arguments, "python -m scripts.evaluate")
+        if options.episodes < 1:
+            raise UsageError(f"--episodes {options.episodes}; it must be at least 1")
+        saved, parameters = _load(options)
+        env = make_env(saved.env, copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, saved.copies))
+    except (UsageError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    result = play(env, saved.policy_spec, parameters, options.episodes, options.seed)
+    env.close()
+    assert result is not None  # nobody interrupts it
+    returns, lengths = (np.array(each) for each in result)
+    print(f"return {returns.mean():.2f} +- {returns.std():.2f} over {len(returns)} episodes")
+    print(f"lowest {returns.min():.2f}, highest {returns.max():.2f}, mean length {lengths.mean():.1f} decisions")
+    return 0
+
+
+def _load(options: Options) -> tuple[checkpoint.SavedPolicy, FloatArray]:
+    directory = Path(options.run) if "/" in options.run else options.runs_dir / options.run
+    if not directory.is_dir():
+        known = sorted(path.name for path in options.runs_dir.glob("*/") if (path / "checkpoint").is_dir())
+        raise UsageError(
+            f"there is no run {directory}; " + (f"the newest is {known[-1]}" if known else "train one first")
+        )
+    return checkpoint.load_policy(directory / "checkpoint")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(main(sys.argv[1:]))
