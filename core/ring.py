@@ -21,6 +21,7 @@ stop, and the writer's counters.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -48,6 +49,16 @@ class Word(IntEnum):
     WORDS = 80
 
 
+@dataclass(frozen=True)
+class RingAddress:
+    """Where a ring is, and its size."""
+
+    segment: str
+    num_lanes: int
+    capacity: int
+    """rows of each lane"""
+
+
 class Ring:
     """All lanes of one run. The main process creates it, each worker attaches and writes one lane."""
 
@@ -57,6 +68,7 @@ class Ring:
         """(lanes, Word.WORDS)"""
         rows: Rows = segment["rows"]
         self.num_lanes, self.capacity = rows.shape
+        """lanes, and rows of each"""
         self.layout = rows.dtype
         # whole rows are moved as opaque bytes: numpy would copy a structured row field by field
         self._bytes = rows.view(f"V{rows.itemsize}")
@@ -76,13 +88,15 @@ class Ring:
         return cls(Segment.create("ring", _block(spec, num_lanes, capacity // num_lanes)))
 
     @classmethod
-    def attach(cls, address: str, spec: EnvSpec, num_lanes: int, capacity: int) -> Ring:
+    def attach(cls, address: RingAddress, spec: EnvSpec) -> Ring:
         """The ring at `address`, to write a lane of it. Raises as Segment.attach does."""
-        return cls(Segment.attach(address, _block(spec, num_lanes, capacity // num_lanes), writable=True))
+        block = _block(spec, address.num_lanes, address.capacity)
+        return cls(Segment.attach(address.segment, block, writable=True))
 
     @property
-    def address(self) -> str:
-        return self._segment.address
+    def address(self) -> RingAddress:
+        """What another process attaches by; it travels as JSON."""
+        return RingAddress(self._segment.address, self.num_lanes, self.capacity)
 
     def __enter__(self) -> Ring:
         return self

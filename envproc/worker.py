@@ -17,7 +17,7 @@ import numpy as np
 from core.acting import Policy, PolicySpec
 from core.control import Answer, Client, Command, Episodes, Evaluate, Pause, Ready, Reset, Resume, Set, Stop
 from core.net import num_parameters
-from core.ring import Ring, Word
+from core.ring import Ring, RingAddress, Word
 from core.types import FloatArray
 from core.weights import Follower, Weights
 from envproc import make_env
@@ -42,17 +42,13 @@ class WorkerConfig:
     seed: int
     control: str
     """address of the control channel"""
-    ring: str
-    """address of the ring"""
+    ring: RingAddress
+    lane: int
     weights: str
     """address of the weights"""
     policy: PolicySpec
     gamma: float
     n_step: int
-    lane: int
-    num_lanes: int
-    capacity: int
-    """rows of the whole ring"""
     epoch: int = 0
 
 
@@ -64,7 +60,7 @@ class Worker:
         self._client = client
         self._env: Env = make_env(config.env, config.copies)
         spec = self._env.spec
-        self._ring = Ring.attach(config.ring, spec, config.num_lanes, config.capacity)
+        self._ring = Ring.attach(config.ring, spec)
         self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
         self._writer = self._ring.writer(config.lane, config.epoch)
         self._follower = Follower(self._weights)

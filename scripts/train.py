@@ -212,13 +212,11 @@ def _crew_configs(
             seed=options.seed,
             control=server.address,
             ring=learner.ring.address,
+            lane=lane,
             weights=weights.address,
             policy=policy,
             gamma=options.algo.gamma,
             n_step=options.algo.n_step,
-            lane=lane,
-            num_lanes=options.workers,
-            capacity=options.capacity,
         )
         for lane in range(options.workers)
     ]
