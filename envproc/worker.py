@@ -47,8 +47,8 @@ class WorkerConfig:
     weights: str
     """address of the weights"""
     policy: PolicySpec
-    gamma: float
-    n_step: int
+    gamma: float = 0.99
+    n_step: int = 1
     epoch: int = 0
 
 
