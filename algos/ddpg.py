@@ -29,7 +29,7 @@ class Config:
     """discount of the next step's value"""
     n_step: int = 1
     """rewards counted before the target network's estimate takes over"""
-    tau: float = 0.005
+    tau: float = 0.01
     """fraction by which the target networks follow at each update"""
     actor_lr: float = 1e-3
     """Adam's learning rate for the actor"""

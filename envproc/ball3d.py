@@ -129,7 +129,7 @@ class Ball3D:
         nobody: End = (self._agents[:0], self._see(self._agents[:0]), self._reward[:0], np.zeros(0, np.bool_))
         agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(nobody, *ends, strict=True))
         ended = Ended(agent, {"vector": seen}, reward, fallen)
-        return Step(self._agents, {"vector": self._see(self._agents)}, self._reward.copy(), ended)
+        return Step(self._agents, {"vector": self._see(self._agents)}, self._reward, ended)
 
     def _see(self, agents: IntArray) -> FloatArray:
         return self._seen.T[agents].astype(np.float32)

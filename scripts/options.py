@@ -36,13 +36,13 @@ class Options(Generic[AlgoConfig]):
     mode: Literal["async", "sync", "single"] = "async"
     """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
     single: in lock-step in this one process, for a debugger"""
-    steps: int = 100_000
+    steps: int = 60_000
     """agent steps after which the run ends"""
     until_return: float | None = None
     """end as soon as an evaluation of at least 24 episodes reaches this mean return"""
-    eval_every: int = 5_000
+    eval_every: int = 2_000
     """agent steps between evaluations"""
-    replay_ratio: float = 16.0
+    replay_ratio: float = 32.0
     """how often a row is sampled on average; 0: collect only"""
     capacity: int = 200_000
     """rows that the ring holds, over all workers"""

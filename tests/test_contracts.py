@@ -72,6 +72,10 @@ class Walkers:
     def close(self) -> None: ...
 
 
+def ended(step: Step, **changed: Any) -> Step:
+    return step._replace(ended=step.ended._replace(**changed))
+
+
 class ResetsEverybody(Walkers):
     def reset_agents(self, agents: IntArray) -> None:
         self.asked += range(self.num)
@@ -81,6 +85,34 @@ class ShakesEverybody(Walkers):
     def reset_agents(self, agents: IntArray) -> None:
         super().reset_agents(agents)
         self.place += 1e-6
+
+
+class ShakesReusedArrays(Walkers):
+    """Tells everything in the same arrays, and something else in one of them once there was a forced reset."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field, self.shift = field, 0.0
+        self.arrays: dict[tuple[str, int], Any] = {}
+
+    def reset(self, seed: int) -> Step:
+        self.shift = 0.0
+        return super().reset(seed)
+
+    def reset_agents(self, agents: IntArray) -> None:
+        super().reset_agents(agents)
+        self.shift = 1.0
+
+    def tell(self, ends: list[tuple[int, list[float], bool]]) -> Step:
+        step = super().tell(ends)
+        obs, last = self.put("obs", step.obs["vector"]), self.put("last", step.ended.obs["vector"])
+        step = step._replace(obs={"vector": obs}, reward=self.put("reward", step.reward))
+        return ended(step, obs={"vector": last}, reward=self.put("last_reward", step.ended.reward))
+
+    def put(self, field: str, values: Any) -> Any:
+        array = self.arrays.setdefault((field, len(values)), values)
+        array[:] = values + (self.shift if field == self.field else 0.0)
+        return array
 
 
 class SharesItsLuck(Walkers):
@@ -156,6 +188,10 @@ class EndsBeforeItBegins(Walkers):
     [
         (ResetsEverybody(), r"reset_agents\(\[\d\]\) gave agent \d another event .*truncation.*touch that agent alone"),
         (ShakesEverybody(), r"reset_agents\(\[\d\]\) gave agent \d another obs\['vector'\] at event"),
+        (ShakesReusedArrays("obs"), r"gave agent \d another obs\['vector'\] at event"),
+        (ShakesReusedArrays("last"), r"gave agent \d another obs\['vector'\] at event"),
+        (ShakesReusedArrays("reward"), r"gave agent \d another reward at event \d+: 1\.0 in one walk, 2\.0"),
+        (ShakesReusedArrays("last_reward"), r"gave agent \d another reward at event"),
         (SharesItsLuck(), r"reset_agents\(\[\d\]\) gave agent \d another .*random numbers of its own"),
         (StopsTheOthers(), r"reset_agents\(\[\d\]\) gave agent \d another number of events"),
         (ForgetsItsSeed(), "the same seed 0 and the same actions gave agent 0 another obs.*generators that reset"),
@@ -170,10 +206,6 @@ class EndsBeforeItBegins(Walkers):
 def test_an_environment_that_breaks_one_rule_is_told_which_and_what_to_do(env: Walkers, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_env(env, steps=100)
-
-
-def ended(step: Step, **changed: Any) -> Step:
-    return step._replace(ended=step.ended._replace(**changed))
 
 
 @pytest.mark.parametrize(

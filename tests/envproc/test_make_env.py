@@ -72,7 +72,7 @@ def test_a_class_of_a_module_is_found_by_its_path(own: Path, monkeypatch: pytest
     ("name", "message"),
     [
         ("3dbal", r"no environment '3dbal' \(did you mean '3dball'\?\)"),
-        ("3DBall", "did you mean '3dball'"),
+        ("3DBALL", "did you mean '3dball'"),
         ("CartPole-v1", "did you mean 'gymnasium:CartPole-v1'"),
         ("gym:CartPole-v1", "no module 'gym'.*did you mean 'gymnasium'"),
         ("gymnasium:CartPol-v1", "CartPol.*Did you mean: `CartPole`"),

@@ -1,0 +1,255 @@
+"""The ring against a plain list of rows, and each of its promises by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from core.ring import FOREVER, Ring, Sampler, Word, _block
+from core.shm import Segment
+from core.types import ActionSpec, EnvSpec, FieldSpec, IntArray, Rows
+from tests.core.known_rows import die_in_mid_step, known, spec, torn
+
+
+class RingAgainstLists(RuleBasedStateMachine):
+    """One list per lane, in which a row's place is its index, says what every copy must be."""
+
+    @initialize(
+        num_lanes=st.integers(1, 4),
+        num_agents=st.integers(1, 3),
+        spare=st.integers(0, 200),
+        obs=st.lists(st.sampled_from([((), "float32"), ((3,), "uint8"), ((2, 2), "float64")]), min_size=1, max_size=3),
+    )
+    def create(self, num_lanes: int, num_agents: int, spare: int, obs: list[tuple[tuple[int, ...], str]]) -> None:
+        fields = {f"field{i}": FieldSpec(shape, dtype) for i, (shape, dtype) in enumerate(obs)}
+        self.spec = EnvSpec(fields, ActionSpec((-1.0,), (1.0,)), num_agents)
+        self.ring = Ring.create(self.spec, num_lanes, 8 * num_agents * num_lanes + spare)
+        self.lists: list[list[bytes]] = [[] for _ in range(num_lanes)]
+        self.claimed = [0] * num_lanes
+        self.epoch = [1] * num_lanes
+        self.writers = [self.ring.writer(lane, 1) for lane in range(num_lanes)]
+
+    @rule(lane=st.integers(0, 3), k=st.integers(0, 200), seed=st.integers(0, 2**32))
+    def append(self, lane: int, k: int, seed: int) -> None:
+        lane, k = lane % self.ring.num_lanes, k % (self.ring.capacity // 2 + 1)
+        rows: Rows = np.zeros(k, self.ring.layout)
+        rows.view("u1")[:] = np.random.default_rng(seed).integers(0, 256, rows.nbytes, np.uint8)
+        rows["agent"] = lane
+        self.writers[lane].append(rows)
+        start = len(self.lists[lane])
+        for i, row in enumerate(rows):
+            row["index"], row["epoch"] = start + i, self.epoch[lane]
+            self.lists[lane].append(row.tobytes())
+        self.claimed[lane] = max(self.claimed[lane], start + k)
+
+    @rule(lane=st.integers(0, 3), k=st.integers(1, 200), written=st.integers(0, 200))
+    def die(self, lane: int, k: int, written: int) -> None:
+        """The writer, in mid-step."""
+        lane, k = lane % self.ring.num_lanes, 1 + k % (self.ring.capacity // 2)
+        die_in_mid_step(self.ring, lane, self.epoch[lane], k, min(written, k))
+        self.claimed[lane] = max(self.claimed[lane], len(self.lists[lane]) + k)
+        self.take_over(lane)
+
+    @rule(lane=st.integers(0, 3))
+    def take_over(self, lane: int) -> None:
+        """Between two steps. The new writer is in another process, as far as memory is concerned."""
+        lane %= self.ring.num_lanes
+        self.epoch[lane] += 1
+        self.writers[lane] = Ring.attach(self.ring.address, self.spec).writer(lane, self.epoch[lane])
+
+    @precondition(lambda self: any(self.lists))
+    @rule(batch_size=st.integers(1, 300), seed=st.integers(0, 1000))
+    def sample(self, batch_size: int, seed: int) -> None:
+        sampler = Sampler(self.ring, batch_size, seed)
+        for row in sampler.sample():
+            lane, index = int(row["agent"]), int(row["index"])
+            assert self.claimed[lane] - self.ring.capacity <= index < len(self.lists[lane])
+            assert row.tobytes() == self.lists[lane][index]
+        assert sampler.num_lapped == 0
+        assert sampler.age() >= 1
+
+    @precondition(lambda self: not any(self.lists))
+    @rule()
+    def sample_nothing(self) -> None:
+        with pytest.raises(ValueError, match="the ring is empty"):
+            Sampler(self.ring, 4, 0).sample()
+
+    @invariant()
+    def words_say_what_happened(self) -> None:
+        assert self.ring.load(Word.CLAIMED).tolist() == self.claimed
+        assert self.ring.load(Word.PUBLISHED).tolist() == [len(rows) for rows in self.lists]
+
+    def teardown(self) -> None:
+        if hasattr(self, "ring"):
+            self.ring.close()
+
+
+TestRingAgainstLists = RingAgainstLists.TestCase
+TestRingAgainstLists.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class Busy:
+    """In place of the rows that a sampler copies from: a writer does something before each copy."""
+
+    def __init__(self, sampler: Sampler, before: Callable[[], object]) -> None:
+        self._flat, self._before = sampler._flat, before
+        sampler._flat = self  # type: ignore[assignment]
+
+    def take(self, *args: Any, **kwargs: Any) -> Any:
+        self._before()
+        return self._flat.take(*args, **kwargs)
+
+    def __getitem__(self, slots: IntArray) -> Any:
+        self._before()
+        return self._flat[slots]
+
+
+def full_ring(capacity: int = 256, laps: int = 3) -> Ring:
+    """One lane of known rows."""
+    ring = Ring.create(spec(), 1, capacity)
+    writer = ring.writer(0, 1)
+    for start in range(0, laps * capacity, 8):
+        writer.append(known(ring.layout, 8, start))
+    return ring
+
+
+def test_a_row_overwritten_during_the_copy_is_drawn_again() -> None:
+    with full_ring() as ring:
+        writer, sampler = ring.writer(0, 2), Sampler(ring, 500, seed=0)
+        steps = iter([120, 60, 8])
+        Busy(sampler, lambda: writer.append(known(ring.layout, next(steps, 0), writer.published)))
+        rows = sampler.sample()
+        assert sampler.num_lapped > 200
+        assert not torn(rows).any()
+
+
+def test_a_row_that_was_found_whole_is_kept_while_others_are_drawn_again() -> None:
+    with full_ring() as ring:
+        writer, sampler = ring.writer(0, 2), Sampler(ring, 500, seed=0)
+        kept: list[IntArray] = []
+
+        def lap() -> None:
+            if len(kept) < 2:
+                kept.append(sampler.rows["index"].copy())
+                writer.append(known(ring.layout, 128, writer.published))
+
+        Busy(sampler, lap)
+        rows = sampler.sample()
+        end = 3 * ring.capacity  # at the first copy, in which the oldest 128 rows became the 128 after `end`
+        whole = (kept[1] >= end - 128) & (kept[1] < end)
+        assert 100 < whole.sum() < 400
+        assert np.array_equal(rows["index"][whole], kept[1][whole])
+
+
+def test_a_reader_that_is_held_up_between_two_words_draws_what_is_there_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_ring() as ring:
+        writer, load, held_up = ring.writer(0, 2), ring.load, [False]
+
+        def load_slowly(word: Word) -> IntArray:
+            value = load(word)
+            if not held_up[0]:
+                held_up[0] = True
+                for _ in range(100):
+                    writer.append(known(ring.layout, 8, writer.published))
+            return value
+
+        sampler = Sampler(ring, 300, seed=0)
+        monkeypatch.setattr(ring, "load", load_slowly)
+        rows = sampler.sample()
+        assert held_up[0] and not torn(rows).any()
+        assert rows["index"].min() >= ring.load(Word.CLAIMED)[0] - ring.capacity
+
+
+def test_rows_that_a_dead_writer_had_claimed_are_never_drawn_again() -> None:
+    with full_ring() as ring:
+        die_in_mid_step(ring, 0, epoch=2, k=20, written=20)
+        writer = ring.writer(0, 3)
+        for _ in range(30):
+            writer.append(known(ring.layout, 1, writer.published))
+            assert not torn(Sampler(ring, 2000, seed=writer.published).sample()).any()
+
+
+def test_every_row_of_the_window_is_drawn_equally_often() -> None:
+    with Ring.create(spec(), 3, 3 * 256) as ring:
+        for lane, count in ((0, 700), (2, 100)):  # one lapped lane, one without a row, one begun
+            writer = ring.writer(lane, 1)
+            for start in range(0, count, 4):
+                writer.append(known(ring.layout, 4, start))
+        sampler = Sampler(ring, 512, seed=7)
+        counts = np.zeros((3, 700))
+        for _ in range(300):
+            sampler.sample()
+            np.add.at(counts, sampler._drawn, 1)
+        guard = 256 // 64
+        window = [*counts[0, 700 - 256 + guard :], *counts[2, :100]]
+        assert sum(window) == counts.sum() == 300 * 512
+        expected = sum(window) / len(window)
+        chi2 = sum((count - expected) ** 2 / expected for count in window)
+        freedom = len(window) - 1
+        assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def test_the_same_seed_draws_the_same_rows() -> None:
+    with full_ring() as ring:
+        one, same, other = (Sampler(ring, 64, seed).sample()["index"] for seed in (1, 1, 2))
+        assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_too_small_a_capacity_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"--capacity 191 .* 2 lane\(s\) of 12 agents.* 192 rows"):
+        Ring.create(spec(num_agents=12), 2, 191)
+
+
+def test_a_step_of_more_rows_than_half_a_lane_is_refused() -> None:
+    with full_ring(capacity=16) as ring, pytest.raises(AssertionError, match="9 rows in one step .* 16"):
+        ring.writer(0, 1).append(known(ring.layout, 9))
+
+
+def test_attaching_with_another_spec_or_size_is_refused() -> None:
+    with Ring.create(spec(8), 2, 64) as ring:
+        for other in (dataclasses.replace(ring.address, num_lanes=1), dataclasses.replace(ring.address, capacity=31)):
+            with pytest.raises(ValueError, match="another layout"):
+                Ring.attach(other, spec(8))
+        with pytest.raises(ValueError, match="another layout"):
+            Ring.attach(ring.address, spec(9))
+
+
+def test_who_attached_to_read_cannot_write() -> None:
+    with full_ring() as ring:
+        reader = Segment.attach(ring.address.segment, _block(spec(), ring.num_lanes, ring.capacity))
+        for name in ("words", "rows"):
+            with pytest.raises(ValueError, match="read-only"):
+                reader[name][0, 0] = reader[name][0, 1]
+        reader.close()
+
+
+def test_a_writer_goes_on_until_what_its_lane_is_allowed() -> None:
+    with Ring.create(spec(), 2, 64) as ring:
+        writers = [ring.writer(lane, 1) for lane in range(2)]
+        assert not any(writer.may_go_on() for writer in writers)
+        ring.allow(np.array([4, 3]))
+        for writer in writers:
+            writer.append(known(ring.layout, 3))
+        assert [writer.may_go_on() for writer in writers] == [True, False]
+        ring.allow(FOREVER)
+        assert all(writer.may_go_on() for writer in writers)
+
+
+def test_words_reach_who_reads_them() -> None:
+    with Ring.create(spec(), 2, 64) as ring:
+        worker = Ring.attach(ring.address, spec())
+        writer = worker.writer(1, 1)
+        for _ in range(3):
+            writer.count(Word.STEPS)
+        writer.count(Word.WAITED_NS, 500)
+        assert ring.load(Word.STEPS).tolist() == [0, 3] and ring.load(Word.WAITED_NS).tolist() == [0, 500]
+        assert not worker.load(Word.STOP).any()
+        ring.stop()
+        assert worker.load(Word.STOP).all()

@@ -1,0 +1,137 @@
+"""The real program as real processes: start a run, find all that belongs to it, read what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TOYS = "tests/process/toys.py"
+PATIENCE_S = 30.0
+"""for what takes three seconds on an idle machine"""
+
+Record = dict[str, Any]
+
+
+class Run:
+    """`python -m scripts.train ddpg ...`, with a run directory and a temporary directory of its own below `home`."""
+
+    def __init__(self, home: Path, *options: object, run: str = "run", **environment: str) -> None:
+        self.directory = home / "runs" / run
+        # short: the path of a Unix socket has 107 letters at most, and `home` may be long
+        self.temporary = Path(tempfile.mkdtemp(prefix="toy-", dir="/tmp"))
+        self._mark = f"SHARL_TEST_RUN={uuid.uuid4()}"
+        self._shm = set(os.listdir("/dev/shm"))
+        key, _, value = self._mark.partition("=")
+        self._output = home / f"{run}.out"
+        self._error = home / f"{run}.err"
+        command = [sys.executable, "-m", "scripts.train", "ddpg", "--runs-dir", str(home / "runs"), "--run", run]
+        with open(self._output, "wb") as out, open(self._error, "wb") as err:
+            self.process = subprocess.Popen(
+                [*command, *map(str, options)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=os.environ | environment | {key: value, "TMPDIR": str(self.temporary)},
+                start_new_session=True,
+            )
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """The exit code."""
+        return self.process.wait(timeout_s)
+
+    @property
+    def stdout(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._error.read_text()
+
+    def records(self, kind: str = "") -> list[Record]:
+        """All complete ones so far, or those of one kind."""
+        file = self.directory / "metrics.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [record for record in records if kind in ("", record["kind"])]
+
+    @property
+    def summary(self) -> Record:
+        """The last record. AssertionError if the run did not come that far."""
+        last = self.records()[-1]
+        assert last["kind"] == "summary", (last, self.stderr)
+        return last
+
+    def wait_for(self, kind: str, timeout_s: float = PATIENCE_S) -> Record:
+        """The first record of that kind, once it is there."""
+        wait_until(lambda: bool(self.records(kind)) or self.process.poll() is not None, f"a {kind} record", timeout_s)
+        assert self.records(kind), f"the run ended without a {kind} record: {self.stderr}"
+        return self.records(kind)[0]
+
+    def processes(self) -> dict[int, str]:
+        """pid -> command line of each living process of this run, found by the mark in its environment."""
+        found = {}
+        for directory in Path("/proc").iterdir():
+            if directory.name.isdigit():
+                try:
+                    if self._mark.encode() in (directory / "environ").read_bytes().split(b"\0"):
+                        line = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
+                        found[int(directory.name)] = line.decode()[:200]
+                except OSError:  # it is gone, or nobody's
+                    continue
+        return found
+
+    def children(self, module: str) -> list[int]:
+        """pids of the processes that run `module`."""
+        return [pid for pid, line in self.processes().items() if f"-m {module} " in line]
+
+    def left(self) -> list[str]:
+        """Whatever of this run is still on the machine: processes, temporary files, shared memory."""
+        # (torch makes an empty torchinductor_USER wherever it is imported)
+        files = [*self.temporary.glob("sharl-*"), *(Path("/dev/shm") / each for each in os.listdir("/dev/shm"))]
+        return [
+            *(f"process {pid}: {line}" for pid, line in self.processes().items()),
+            *(str(file) for file in files if file.name not in self._shm),
+        ]
+
+    def assert_nothing_left(self, within_s: float = 1.0) -> float:
+        """Returns after how many seconds it was so."""
+        start = time.monotonic()
+        while left := self.left():
+            assert time.monotonic() - start < within_s, f"after {within_s} s there is still {left}"
+            time.sleep(0.005)
+        return time.monotonic() - start
+
+    def end(self) -> None:
+        """Kill whatever is left of this run: only processes that carry its mark."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(PATIENCE_S)
+        for file in self.temporary.glob("*/*"):
+            file.unlink()
+        for directory in [*self.temporary.iterdir(), self.temporary]:
+            directory.rmdir()
+
+
+Start = Callable[..., Run]
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """AssertionError, naming `what`, if `condition` does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.005)

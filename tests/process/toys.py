@@ -1,0 +1,191 @@
+"""Toy environments for the tests of whole runs: `--env tests/process/toys.py:Counting`.
+
+All are Counting with one twist. They know by their process's command line where they are: in the main process (which
+builds one to read its spec), in a worker, or in the evaluator; the twists happen in workers alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
+from envproc.env import Ended, Step
+
+AGENTS = 5  # to a copy
+TROUBLE = "the toy broke, as it was built to"
+STEPS_BEFORE_TROUBLE = 100
+
+
+def name() -> str:
+    """Of the process that this is: worker-0, ..., evaluator; main otherwise."""
+    at_home = Path(sys.argv[0]).stem in ("worker", "evaluator")
+    return str(json.loads(sys.argv[1])["name"]) if at_home else "main"
+
+
+class Counting:
+    """Observations say whose they are: (agent, episode, step). Agent i's episodes last 7 + i decisions.
+
+    Even agents terminate, odd ones are truncated. The action earns: reward 0.1 - its absolute value.
+    """
+
+    def __init__(self, copies: int) -> None:
+        num = AGENTS * copies
+        self.spec = EnvSpec({"vector": FieldSpec((3,))}, ActionSpec((-1.0,), (1.0,)), num)
+        self._agents = np.arange(num)
+        self._episode = np.zeros(num, np.int64)
+        self._step = np.zeros(num, np.int64)
+        self._asked = np.zeros(num, np.bool_)
+        self._length = 7 + self._agents % AGENTS
+        self.steps = 0
+        self.in_worker = name().startswith("worker")
+
+    def reset(self, seed: int) -> Step:
+        self._episode[:] = self._step[:] = 0
+        self._asked[:] = False
+        return self._make(self._agents[:0], np.zeros(len(self._agents), np.float32))
+
+    def step(self, action: Action) -> Step:
+        self.steps += 1
+        self._step += 1
+        reward = (0.1 - np.abs(action.continuous[:, 0])).astype(np.float32)
+        return self._make(np.flatnonzero(self._asked | (self._step >= self._length)), reward)
+
+    def reset_agents(self, agents: IntArray) -> None:
+        self._asked[agents] = True
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _make(self, ending: IntArray, reward: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Step:
+        terminated = ~self._asked[ending] & (ending % 2 == 0)
+        ended = Ended(ending, {"vector": self._see()[ending]}, reward[ending], terminated)
+        self._asked[ending] = False
+        self._episode[ending] += 1
+        self._step[ending] = 0
+        return Step(self._agents, {"vector": self._see()}, reward, ended)
+
+    def _see(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        return np.stack([self._agents, self._episode, self._step], axis=1).astype(np.float32)
+
+
+class Slow(Counting):
+    """As most environments are: every step of a worker takes a while."""
+
+    def step(self, action: Action) -> Step:
+        if self.in_worker:
+            time.sleep(0.004)
+        return super().step(action)
+
+
+class OneSlow(Counting):
+    """Worker 0 is slow, the others are not."""
+
+    def step(self, action: Action) -> Step:
+        if name() == "worker-0":
+            time.sleep(0.02)
+        return super().step(action)
+
+
+class InTrouble(Counting):
+    """Something happens in worker 0 after some steps."""
+
+    def step(self, action: Action) -> Step:
+        if self.steps >= STEPS_BEFORE_TROUBLE and name() == "worker-0":
+            self.trouble()
+        return super().step(action)
+
+    def trouble(self) -> None:
+        raise NotImplementedError
+
+
+class Raises(InTrouble):
+    def trouble(self) -> None:
+        raise RuntimeError(TROUBLE)
+
+
+class Exits(InTrouble):
+    """The worst of exits: one that says that all is well."""
+
+    def trouble(self) -> None:
+        raise SystemExit(0)
+
+
+class ExitsAtOnce(InTrouble):
+    """Without unwinding anything, as a crash in native code does."""
+
+    def trouble(self) -> None:
+        os._exit(0)
+
+
+class KillsItself(InTrouble):
+    def trouble(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class RaisesALot(InTrouble):
+    """An error message that no control message can hold."""
+
+    def trouble(self) -> None:
+        raise RuntimeError(TROUBLE + "!" * 200_000)
+
+
+class RaisesBesideAThread(InTrouble):
+    """A thread of the environment's own keeps the process from ending by itself."""
+
+    def trouble(self) -> None:
+        threading.Thread(target=time.sleep, args=(60,)).start()
+        raise RuntimeError(TROUBLE)
+
+
+class RaisesAtHome(Counting):
+    """In the main process it can be built; in a worker it cannot."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        if self.in_worker:
+            raise RuntimeError(TROUBLE)
+
+
+class RaisesInTheEvaluator(Counting):
+    def step(self, action: Action) -> Step:
+        if name() == "evaluator":
+            raise RuntimeError(TROUBLE)
+        return super().step(action)
+
+
+class Hangs(InTrouble):
+    """A step that does not come back."""
+
+    def trouble(self) -> None:
+        time.sleep(600)
+
+
+class HangsAndIgnoresSigterm(Hangs):
+    def trouble(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        super().trouble()
+
+
+class SlowToLaunch(Counting):
+    """Takes its time to start, except in the main process."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        if name() != "main":
+            time.sleep(60)
+
+
+class WritesOnClose(Raises):
+    """Leaves a mark in $TOY_MARKS for each of its kind that was closed."""
+
+    def close(self) -> None:
+        if name() != "main":
+            (Path(os.environ["TOY_MARKS"]) / name()).touch()
