@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+_LOG_LINES = 10
+
 
 class Death(NamedTuple):
     """A process that is gone without having been asked to go."""
@@ -78,7 +80,8 @@ class Supervisor:
         reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         log = ""
         if self._log_dir is not None:
-            log = "\n".join((self._log_dir / f"{name}.log").read_text(errors="replace").splitlines()[-10:])
+            printed = (self._log_dir / f"{name}.log").read_text(errors="replace")
+            log = "\n".join(printed.splitlines()[-_LOG_LINES:])
         return Death(name, reason, log)
 
     def stop(self, grace_s: float = 3.0, ask: Callable[[str], object] = lambda name: None) -> None:

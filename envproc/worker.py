@@ -22,7 +22,7 @@ from core.types import FloatArray
 from core.weights import Follower, Weights
 from envproc import make_env
 from envproc.accumulator import Accumulator
-from envproc.env import Env
+from envproc.env import Env, Step
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.0002
@@ -104,6 +104,7 @@ class Worker:
         self._accumulator.decide(step.agent, step.obs, action)
         self._reset_agents()
         self._step = self._env.step(self._policy.to_env(action))
+        _refuse_bad_numbers(self._step)
         rows = self._accumulator.observe(self._step)
         if len(self._step.ended.agent):
             self._policy.restart(self._step.ended.agent)
@@ -169,6 +170,17 @@ class Worker:
         self._env.close()
         self._weights.close()
         self._ring.close()
+
+
+def _refuse_bad_numbers(step: Step) -> None:
+    """A NaN in the ring would reach every weight of every network within one update."""
+    ended = step.ended
+    for agents, reward, obs in ((step.agent, step.reward, step.obs), (ended.agent, ended.reward, ended.obs)):
+        if len(agents):
+            for name, values in (("reward", reward), *obs.items()):
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    at = tuple(np.argwhere(~np.isfinite(values))[0])
+                    raise ValueError(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 
 
 if __name__ == "__main__":
