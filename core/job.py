@@ -83,6 +83,8 @@ class Job:
         """why the run is finished; empty while it is not"""
         self.evaluation: Evaluation | None = None
         """the newest"""
+        self.best: Evaluation | None = None
+        """the one with the highest mean return; the newer of equals"""
         self._server = server
         self._supervisor = supervisor
         self._metrics = metrics
@@ -151,22 +153,23 @@ class Job:
         self.report_progress()
 
     def policy_to_keep(self) -> FloatArray:
-        """(P,) the policy as it is; of a run that ended by its return, the one that had that return."""
-        if self.reason == "until_return" and self.evaluation is not None:
-            return self.evaluation.parameters
+        """(P,) the policy with the best evaluation; before there is any, the policy as it is."""
+        if self.best is not None:
+            return self.best.parameters
         return self.learner.algorithm.policy_parameters().cpu().numpy().copy()
 
     def summary(self) -> dict[str, Any]:
         """The fields of the run's last record, as far as they are known here."""
-        evaluation, learner = self.evaluation, self.learner
+        last, best, learner = self.evaluation, self.best, self.learner
         return {
             "reason": self.reason,
             "agent_steps": learner.rows,
             "updates": learner.updates,
             "replay_ratio_held": learner.ratio.held(learner.rows, learner.updates),
-            "eval_return": evaluation.mean if evaluation else None,
-            "eval_update": evaluation.update if evaluation else None,
-            "eval_episodes": len(evaluation.returns) if evaluation else 0,
+            "eval_return": best.mean if best else None,  # of the policy that is kept
+            "eval_update": best.update if best else None,
+            "eval_episodes": len(best.returns) if best else 0,
+            "last_eval_return": last.mean if last else None,
         }
 
     def _ask_for_evaluation(self) -> None:
@@ -208,6 +211,8 @@ class Job:
                 if self._asked is None or self._asked[0] != request or not returns:
                     return
                 self.evaluation = Evaluation(self._asked[1], report)
+                if self.best is None or self.evaluation.mean >= self.best.mean:
+                    self.best = self.evaluation
                 self._asked = None
                 self._metrics.write(
                     "eval",

@@ -77,7 +77,7 @@ def describe(record: Record) -> str:
         case "summary":
             return (
                 f"{record['wall_s']:6.1f} s  ended ({record['reason']}): {record['agent_steps']:,} agent steps, "
-                f"{record['updates']:,} updates, evaluation {_number(record['eval_return'])}"
+                f"{record['updates']:,} updates; best evaluation {_number(record['eval_return'])}, kept"
             )
     return ""
 

@@ -65,12 +65,16 @@ def _from_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    folder = str(file.resolve().parent)
+    sys.path.append(folder)  # its neighbours are importable, as if Python had been called with the file itself
     sys.modules[file.stem] = module  # before it runs, as import does: dataclasses and pickle look themselves up there
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[file.stem]
         raise
+    finally:
+        sys.path.remove(folder)
     return module
 
 

@@ -43,7 +43,10 @@ class Env(Protocol):
     def spec(self) -> EnvSpec: ...
 
     def reset(self, seed: int) -> Step:
-        """Everything from scratch; nobody stands in `ended`. The same seed and actions give the same steps."""
+        """Everything from scratch, pending reset_agents included; nobody stands in `ended`.
+
+        The same seed and actions give the same steps.
+        """
         ...
 
     def step(self, action: Action) -> Step:
@@ -53,7 +56,8 @@ class Env(Protocol):
     def reset_agents(self, agents: IntArray) -> None:
         """End these columns' episodes at the next step, as truncated, whatever their actions there.
 
-        They come back with a fresh episode; the others must not notice.
+        Any agent may be named, whether or not the last Step asked it for an action. Its `ended` entry carries the
+        observation that it had when it was cut; it comes back with a fresh episode; the others must not notice.
         """
         ...
 

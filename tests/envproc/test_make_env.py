@@ -136,3 +136,12 @@ def test_a_worker_of_3dball_stays_small() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "envproc.ball3d" in done.stdout.split()
     assert not {"gymnasium", "torch", "numba"} & set(done.stdout.split())
+
+
+def test_an_environment_file_may_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "a_neighbour_of_mine.py").write_text("class Thing: pass\n")
+    (tmp_path / "needs_its_neighbour.py").write_text(
+        "from a_neighbour_of_mine import Thing\n\n\ndef make(copies):\n    return Thing()\n"
+    )
+    assert type(make_env(f"{tmp_path}/needs_its_neighbour.py:make", 1)).__name__ == "Thing"
+    assert str(tmp_path) not in sys.path
