@@ -19,6 +19,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 Record = dict[str, Any]
 
+_PLAIN_PROGRESS_EVERY_S = 2.0
+
 
 class Metrics:
     """The records of one run, in its directory and on the screen."""
@@ -77,7 +79,7 @@ def describe(record: Record) -> str:
         case "summary":
             return (
                 f"{record['wall_s']:6.1f} s  ended ({record['reason']}): {record['agent_steps']:,} agent steps, "
-                f"{record['updates']:,} updates; best evaluation {_number(record['eval_return'])}, kept"
+                f"{record['updates']:,} updates; the best evaluation, {_number(record['eval_return'])}, is kept"
             )
     return ""
 
@@ -87,8 +89,13 @@ class PlainScreen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._next_progress = 0.0
 
     def show(self, record: Record) -> None:
+        if record["kind"] == "progress":
+            if record["wall_s"] < self._next_progress:
+                return
+            self._next_progress = record["wall_s"] + _PLAIN_PROGRESS_EVERY_S
         line = describe(record)
         if line:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
