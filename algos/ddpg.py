@@ -7,8 +7,8 @@ its first layer; no weight decay; sizes and rates for small vector observations.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 import torch
@@ -59,8 +59,7 @@ class Config:
         require("--algo.batch-size", self.batch_size, self.batch_size >= 1, "at least 1")
         require("--algo.hidden", self.hidden, all(width >= 1 for width in self.hidden), "widths of at least 1")
         require("--algo.warmup", self.warmup, self.warmup >= 0, "at least 0")
-        require("--algo.sigma", self.sigma, 0 <= self.sigma < inf, "at least 0")
-        require("--algo.theta", self.theta, 0 <= self.theta <= 1, "from 0 to 1")
+        Noise(self.noise, self.sigma, self.theta)  # refuses what cannot be meant
 
 
 class DDPG:
@@ -138,5 +137,5 @@ class DDPG:
         self.normalizer.load_state_dict(state["normalizer"])
         for name in ("actor", "critic", "target_actor", "target_critic"):
             getattr(self, f"_{name}").data.copy_(state[name])
-        self._actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self._actor_optimizer.load_state_dict(deepcopy(state["actor_optimizer"]))  # torch would share the tensors
+        self._critic_optimizer.load_state_dict(deepcopy(state["critic_optimizer"]))

@@ -46,7 +46,7 @@ def flatten(module: nn.Module) -> nn.Parameter:
 
 def concatenate(obs: dict[str, Tensor], spec: NetSpec) -> Tensor:
     """(n, spec.width): the observation fields side by side, in the spec's order."""
-    fields = [obs[name].flatten(1) for name in spec.inputs]
+    fields = [obs[name].reshape(len(obs[name]), -1) for name in spec.inputs]
     return fields[0].float() if len(fields) == 1 else torch.cat([field.float() for field in fields], dim=1)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from core.net import Net, NetSpec
-from core.types import Action, ActionSpec, FloatArray, IntArray, Obs
+from core.types import Action, ActionSpec, FloatArray, IntArray, Obs, require
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Noise:
     """standard deviation of what is drawn at each decision"""
     theta: float = 0.15
     """Ornstein-Uhlenbeck only: how fast it returns to zero, per decision"""
+
+    def __post_init__(self) -> None:
+        require("sigma", self.sigma, 0 <= self.sigma <= 10, "from 0 to 10: actions lie in [-1, 1]")
+        require("theta", self.theta, 0 <= self.theta <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -78,5 +82,5 @@ class Policy:
         return Action(action * self._half + self._middle, np.zeros((len(action), 0), np.int64))
 
     def set_sigma(self, sigma: float) -> None:
-        """Change how much the agents explore, from the next decision on."""
+        """Change how much the agents explore, from the next decision on. Raises ValueError as Noise does."""
         self._noise = replace(self._noise, sigma=sigma)

@@ -10,6 +10,7 @@ A request carries a number, and whoever obeys it answers exactly once with that 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ import msgspec
 import zmq
 
 _MAX_BYTES = 64 * 1024
+_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+"""what the decoder raises for bytes that are no message: wrong types, text that is not Unicode, nesting without end"""
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
@@ -122,7 +125,7 @@ class Server:
     """The main process's end."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="sharl-")  # mode 0700
+        self._directory = _short_directory()
         # Removes the directory when this process's end of the pipe closes, even if that is because of a SIGKILL;
         # in a session of its own, so that a signal to our process group passes it by.
         self._janitor = subprocess.Popen(
@@ -148,14 +151,17 @@ class Server:
             parts = self.socket.recv_multipart(zmq.NOBLOCK)
             try:
                 reports.append(self._decoder.decode(parts[-1]))
-            except msgspec.MsgspecError:
+            except _MALFORMED:
                 self.num_refused += 1
         return reports
 
     def send(self, worker: str, command: Command) -> bool:
-        """False if there is no such worker, or it has stopped reading."""
+        """False if there is no such worker (yet), it has stopped reading, or the message is too long."""
+        message = msgspec.msgpack.encode(command)
+        if len(message) > _MAX_BYTES:  # the other end would close the connection, for good
+            return False
         try:
-            self.socket.send_multipart([worker.encode(), msgspec.msgpack.encode(command)], zmq.NOBLOCK)
+            self.socket.send_multipart([worker.encode(), message], zmq.NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
@@ -173,6 +179,15 @@ class Server:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _short_directory() -> str:
+    """A new directory of mode 0700, near the root if the usual place has too long a path for a unix socket."""
+    usual = tempfile.mkdtemp(prefix="sharl-")
+    if len(f"{usual}/control") < zmq.IPC_PATH_MAX_LEN:
+        return usual
+    os.rmdir(usual)
+    return tempfile.mkdtemp(prefix="sharl-", dir="/tmp")
 
 
 class Client:
@@ -197,16 +212,19 @@ class Client:
         while self.socket.poll(0):
             try:
                 commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
-            except msgspec.MsgspecError:
+            except _MALFORMED:
                 self.num_refused += 1
         return commands
 
     def send(self, report: Report) -> None:
-        """Never waits: a report that does not fit the queue is dropped and counted."""
-        try:
-            self.socket.send(msgspec.msgpack.encode(report), zmq.NOBLOCK)
-        except zmq.Again:
-            self.num_unsent += 1
+        """Never waits: a report that does not fit the queue, or is too long, is dropped and counted."""
+        message = msgspec.msgpack.encode(report)
+        sent = False
+        with contextlib.suppress(zmq.Again):
+            if len(message) <= _MAX_BYTES:
+                self.socket.send(message, zmq.NOBLOCK)
+                sent = True
+        self.num_unsent += not sent
 
     def close(self) -> None:
         self._context.destroy()

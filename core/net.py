@@ -68,7 +68,7 @@ class Net:
 
     def __call__(self, obs: Obs) -> FloatArray:
         """(n, outputs), before any output transform."""
-        fields = [obs[name].reshape(len(obs[name]), -1) for name in self._spec.inputs]
+        fields = [obs[name].reshape(len(obs[name]), math.prod(shape)) for name, shape in self._spec.inputs.items()]
         x: FloatArray = fields[0] if len(fields) == 1 else np.concatenate(fields, axis=1)
         arrays = self._arrays
         if self._spec.normalize:

@@ -14,6 +14,9 @@ from math import ceil, inf
 from core.ring import FOREVER
 from core.types import IntArray, require
 
+_LEAST = 1e-6
+"""a smaller ratio is one update in a hundred million rows: a slip of the hand"""
+
 
 @dataclass(frozen=True)
 class ReplayRatio:
@@ -28,7 +31,7 @@ class ReplayRatio:
     """rows that one step of all workers brings"""
 
     def __post_init__(self) -> None:
-        require("--replay-ratio", self.ratio, 0 <= self.ratio < inf, "a number of at least 0")
+        require("--replay-ratio", self.ratio, self.ratio == 0 or _LEAST <= self.ratio < inf, f"0, or at least {_LEAST}")
 
     @property
     def lead(self) -> int:

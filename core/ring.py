@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from core.atomic import fence_acquire, fence_release, load_acquire, store_release
 from core.shm import Layout, Segment
-from core.types import EnvSpec, IntArray, Rows, row_layout
+from core.types import EnvSpec, IntArray, Rows, require, row_layout
 
 FOREVER = 2**62
 """an `allowed` word that no writer ever reaches"""
@@ -74,17 +74,14 @@ class Ring:
         self._bytes = rows.view(f"V{rows.itemsize}")
 
     @classmethod
-    def create(cls, spec: EnvSpec, num_lanes: int, capacity: int) -> Ring:
-        """A new, empty ring of `capacity` rows in all.
+    def create(cls, spec: EnvSpec, num_lanes: int, capacity: int, n_step: int = 1) -> Ring:
+        """A new, empty ring of `capacity` rows in all; at the end of its episode an agent completes `n_step` at once.
 
         Raises ValueError if a lane could not hold a few steps of its agents, MemoryError if memory is too small.
         """
-        least = 8 * spec.num_agents * num_lanes
-        if capacity < least:
-            raise ValueError(
-                f"--capacity {capacity} is too small for {num_lanes} lane(s) of {spec.num_agents} agents; "
-                f"give at least {least} rows"
-            )
+        least = max(8, 2 * (n_step + 1)) * spec.num_agents * num_lanes
+        wish = f"at least {least} for {num_lanes} lane(s) of {spec.num_agents} agents with --algo.n-step {n_step}"
+        require("--capacity", capacity, capacity >= least, wish)
         return cls(Segment.create("ring", _block(spec, num_lanes, capacity // num_lanes)))
 
     @classmethod
@@ -186,12 +183,11 @@ class Sampler:
         Raises ValueError if the ring is empty.
         """
         lane, index = self._gather(slice(None), len(self.rows))
-        torn = self._torn(lane, index)
-        while torn.any():
-            where = np.flatnonzero(torn)
-            self.num_lapped += len(where)
-            lane[where], index[where] = self._gather(where, len(where))
-            torn = self._torn(lane, index)
+        torn = np.flatnonzero(self._torn(lane, index))
+        while len(torn):
+            self.num_lapped += len(torn)
+            lane[torn], index[torn] = self._gather(torn, len(torn))
+            torn = torn[self._torn(lane[torn], index[torn])]  # what was found whole stays, whatever happens meanwhile
         assert np.array_equal(self._index, index), "a row of the ring does not carry its own index"
         self._drawn = lane, index
         return self.rows
@@ -204,7 +200,7 @@ class Sampler:
     def _gather(self, where: slice | IntArray, count: int) -> tuple[IntArray, IntArray]:
         """Draw `count` rows and copy them to `where` in the batch; returns their lanes and indices."""
         ring = self._ring
-        published, claimed = ring.load(Word.PUBLISHED), ring.load(Word.CLAIMED)
+        claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
         oldest = np.maximum(claimed - (ring.capacity - self._guard), 0)
         end = (published - oldest).cumsum()
         if end[-1] == 0:

@@ -116,10 +116,11 @@ def free_memory() -> int:
     for group in _cgroups():
         try:
             limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+            counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         except OSError:  # the root group has no limit, and not every group counts memory
             continue
-        if limit != "max":
-            free = min(free, int(limit) - used)
+        if limit != "max":  # file cache that nobody has used of late is given back before anybody is killed
+            free = min(free, int(limit) - used + int(counts.get("inactive_file", 0)))
     return free
 
 

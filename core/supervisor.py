@@ -84,11 +84,13 @@ class Supervisor:
             log = "\n".join(printed.splitlines()[-_LOG_LINES:])
         return Death(name, reason, log)
 
-    def stop(self, grace_s: float = 3.0, ask: Callable[[str], object] = lambda name: None) -> None:
-        """End all of them: ask each, wait together, then terminate, then kill. Returns when none is left."""
-        for name in self._children:
-            ask(name)
+    def stop(self, grace_s: float = 3.0, ask: Callable[[str], bool] = lambda name: True) -> None:
+        """End all of them: ask each until it hears, wait together, then terminate, then kill. None is left then."""
         deadline = time.monotonic() + grace_s
+        deaf = set(self._children)  # who has just been started cannot hear yet
+        while deaf and time.monotonic() < deadline:
+            deaf = {name for name in deaf if self._children[name].poll() is None and not ask(name)}
+            time.sleep(0.01)
         for end in (lambda child: None, subprocess.Popen.terminate, subprocess.Popen.kill):
             for child in self._children.values():
                 if child.poll() is None:

@@ -78,7 +78,7 @@ def row_layout(spec: EnvSpec) -> np.dtype[np.void]:
 
     `action` is what the policy said, each in [-1, 1]; `discount` is gamma^n, or 0 after a true end.
     """
-    obs = np.dtype([(name, each.dtype, each.shape) for name, each in spec.obs.items()])
+    obs = np.dtype([(name, each.dtype, each.shape) for name, each in spec.obs.items()], align=True)
     fields: list[tuple[str, Any] | tuple[str, Any, tuple[int, ...]]] = [
         ("index", np.int64),
         ("epoch", np.int32),

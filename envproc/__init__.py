@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from core.types import EnvSpec
 from envproc.ball3d import Ball3D
 from envproc.env import Env
 
@@ -79,6 +80,8 @@ def _from_file(file: Path) -> ModuleType:
 
 
 def _from_path(path: str, name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise ValueError(f"no environment {name!r}{_hint(name)}; environments are {_KINDS}")
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -101,4 +104,8 @@ def _call(module: ModuleType, what: str, place: str, copies: int) -> Env:
     except TypeError as error:
         raise ValueError(f"{place}:{what} is called with copies={copies} and nothing else: {error}") from error
     env: Env = make(copies=copies)
+    if not isinstance(getattr(env, "spec", None), EnvSpec):
+        raise ValueError(
+            f"{place}:{what} makes something that has no `spec`, an EnvSpec; the contract is envproc/env.py"
+        )
     return env

@@ -15,8 +15,9 @@ import msgspec
 from core.control import Client, Failed
 
 _PARENT = os.getppid()
-_LONGEST_TRACEBACK = 16_000
+_LONGEST_TRACEBACK = 12_000
 """characters; its end is what matters"""
+_LONGEST_ERROR = 500
 
 
 class Config(Protocol):
@@ -44,9 +45,8 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
         work.run()
         work.close()
     except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
-        client.send(
-            Failed(config.name, f"{type(error).__name__}: {error}", traceback.format_exc()[-_LONGEST_TRACEBACK:])
-        )
+        told = traceback.format_exc()[-_LONGEST_TRACEBACK:]
+        client.send(Failed(config.name, f"{type(error).__name__}: {error}"[:_LONGEST_ERROR], told))
         return 1
     finally:
         client.close()

@@ -145,10 +145,11 @@ class Worker:
                 self._paused = False
                 self._answer(request, True, "resumed")
             case Set(request, field, value):
-                if not 0 <= value < float("inf"):
-                    self._answer(request, False, f"{field} {value}; it must be a number >= 0")
+                try:
+                    self._policy.set_sigma(value)
+                except ValueError as error:
+                    self._answer(request, False, str(error))
                     return
-                self._policy.set_sigma(value)
                 self._answer(request, True, f"{field} = {value}")
             case Evaluate(request):
                 self._answer(request, False, "this is a worker; the evaluator evaluates")

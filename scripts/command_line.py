@@ -35,9 +35,9 @@ def read_command_line(kind: type[Read], arguments: Sequence[str], program: str, 
 
 def _one_line(box: str) -> str:
     """tyro draws a box: a title, the complaint, a rule, hints. The complaint and the first suggestion make one line."""
-    lines = [line.strip("│ ") for line in box.splitlines()]
-    rules = [place for place, line in enumerate(lines) if line and not line.strip("─╭╮╰╯ ")] + [len(lines)]
-    message = " ".join(lines[1 : rules[0]]) or "the options could not be read"
+    lines = [line.strip("│| ") for line in box.splitlines()]
+    ruled = "\n".join("" if not line.strip("─╭╮╰╯+- ") else line for line in lines[1:]).strip()
+    message = " ".join(ruled.split("\n\n")[0].split()) or "the options could not be read"
     if "Perhaps you meant:" in lines:
         message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return message

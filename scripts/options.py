@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -55,6 +56,9 @@ class Options(Generic[AlgoConfig]):
         for name, least in limits.items():
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, value >= least, f"at least {least}")
+        require("--seed", self.seed, self.seed < 2**32, "below 2**32")
+        goal = self.until_return
+        require("--until-return", goal, goal is None or isfinite(goal), "a finite number")
         if self.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", self.run):
             raise ValueError(
                 f"--run {self.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"

@@ -80,7 +80,7 @@ def train(name: str, options: Options[Any]) -> int:
             algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
             rows_a_step = spec.num_agents * options.workers
             ratio = ReplayRatio(options.replay_ratio, options.algo.batch_size, options.algo.warmup, rows_a_step)
-            ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity))
+            ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity, options.algo.n_step))
             size = num_parameters(algorithm.policy_spec.net)
             weights = opened.enter_context(Weights.create(size))
             eval_weights = opened.enter_context(Weights.create(size))
@@ -183,20 +183,20 @@ def _spec_of(options: Options[Any]) -> EnvSpec:
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise ValueError(f"--device {device!r} cannot be used here ({error}); try --device cpu") from error
 
 
 def _new_directory(name: str, options: Options[Any]) -> Path:
-    """The run's own directory, new. Raises UsageError if a run has this name already."""
+    """The run's own directory, new. Raises ValueError if a run has this name already."""
     env = "".join(letter if letter.isalnum() else "-" for letter in options.env.rpartition("/")[2].lower())
     run = options.run or f"{name}-{env[:32]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     directory = options.runs_dir / run
-    try:
-        (directory / "logs").mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(f"there is a run {directory} already; give another --run") from None
+    if directory.exists():
+        raise ValueError(f"there is a run {directory} already; give another --run")
+    directory.mkdir(parents=True)
+    (directory / "logs").mkdir()
     return directory
 
 

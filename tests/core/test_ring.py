@@ -130,6 +130,21 @@ def test_a_row_overwritten_during_the_copy_is_drawn_again() -> None:
         assert not torn(rows).any()
 
 
+def test_a_row_that_a_writer_has_begun_to_overwrite_is_drawn_again() -> None:
+    with full_ring() as ring:
+        sampler, dead = Sampler(ring, 500, seed=0), list[bool]()
+
+        def begin() -> None:
+            if not dead:
+                die_in_mid_step(ring, 0, epoch=2, k=100, written=70)
+                dead.append(True)
+
+        Busy(sampler, begin)
+        rows = sampler.sample()
+        assert sampler.num_lapped > 100
+        assert not torn(rows).any()
+
+
 def test_a_row_that_was_found_whole_is_kept_while_others_are_drawn_again() -> None:
     with full_ring() as ring:
         writer, sampler = ring.writer(0, 2), Sampler(ring, 500, seed=0)
@@ -208,7 +223,7 @@ def test_too_small_a_capacity_is_refused_with_both_numbers() -> None:
 
 
 def test_a_step_of_more_rows_than_half_a_lane_is_refused() -> None:
-    with full_ring(capacity=16) as ring, pytest.raises(AssertionError, match="9 rows in one step .* 16"):
+    with full_ring(capacity=16) as ring, pytest.raises(AssertionError, match=r"9 rows in one step .* 16"):
         ring.writer(0, 1).append(known(ring.layout, 9))
 
 

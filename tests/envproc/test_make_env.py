@@ -139,9 +139,9 @@ def test_a_worker_of_3dball_stays_small() -> None:
 
 
 def test_an_environment_file_may_import_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "a_neighbour_of_mine.py").write_text("class Thing: pass\n")
+    (tmp_path / "a_neighbour_of_mine.py").write_text("from envproc.ball3d import Ball3D as Thing\n")
     (tmp_path / "needs_its_neighbour.py").write_text(
-        "from a_neighbour_of_mine import Thing\n\n\ndef make(copies):\n    return Thing()\n"
+        "from a_neighbour_of_mine import Thing\n\n\ndef make(copies):\n    return Thing(copies)\n"
     )
-    assert type(make_env(f"{tmp_path}/needs_its_neighbour.py:make", 1)).__name__ == "Thing"
+    assert type(make_env(f"{tmp_path}/needs_its_neighbour.py:make", 1)) is Ball3D
     assert str(tmp_path) not in sys.path

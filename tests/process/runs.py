@@ -42,7 +42,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=os.environ | environment | {key: value, "TMPDIR": str(self.temporary)},
+                env=os.environ | {key: value, "TMPDIR": str(self.temporary)} | environment,
                 start_new_session=True,
             )
 

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
+from envproc.ball3d import Ball3D
 from envproc.env import Ended, Step
 
-AGENTS = 5  # to a copy
+AGENTS = 8  # to a copy
 TROUBLE = "the toy broke, as it was built to"
-STEPS_BEFORE_TROUBLE = 100
+STEPS_BEFORE_TROUBLE = 50
 
 
 def name() -> str:
@@ -31,7 +32,7 @@ def name() -> str:
 
 
 class Counting:
-    """Observations say whose they are: (agent, episode, step). Agent i's episodes last 7 + i decisions.
+    """Observations say whose they are: (agent, episode, step). Agent i's episodes last 7 + i % 5 decisions.
 
     Even agents terminate, odd ones are truncated. The action earns: reward 0.1 - its absolute value.
     """
@@ -43,7 +44,7 @@ class Counting:
         self._episode = np.zeros(num, np.int64)
         self._step = np.zeros(num, np.int64)
         self._asked = np.zeros(num, np.bool_)
-        self._length = 7 + self._agents % AGENTS
+        self._length = 7 + self._agents % 5
         self.steps = 0
         self.in_worker = name().startswith("worker")
 
@@ -81,7 +82,7 @@ class Slow(Counting):
 
     def step(self, action: Action) -> Step:
         if self.in_worker:
-            time.sleep(0.004)
+            time.sleep(0.01)
         return super().step(action)
 
 
@@ -92,6 +93,21 @@ class OneSlow(Counting):
         if name() == "worker-0":
             time.sleep(0.02)
         return super().step(action)
+
+
+class Improves(Counting):
+    """Whatever is done: after the k-th reset every episode returns k. So the k-th evaluation does."""
+
+    resets = 0
+
+    def reset(self, seed: int) -> Step:
+        self.resets += 1
+        return super().reset(seed)
+
+    def step(self, action: Action) -> Step:
+        step = super().step(action)
+        reward = np.full(len(step.ended.agent), self.resets, np.float32)
+        return step._replace(reward=np.zeros_like(step.reward), ended=step.ended._replace(reward=reward))
 
 
 class InTrouble(Counting):
@@ -107,8 +123,14 @@ class InTrouble(Counting):
 
 
 class Raises(InTrouble):
+    """Leaves a file in $TOY_MARKS for each process that closed its environment in spite of it."""
+
     def trouble(self) -> None:
         raise RuntimeError(TROUBLE)
+
+    def close(self) -> None:
+        if name() != "main":
+            (Path(os.environ["TOY_MARKS"]) / name()).touch()
 
 
 class Exits(InTrouble):
@@ -130,19 +152,12 @@ class KillsItself(InTrouble):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class RaisesALot(InTrouble):
-    """An error message that no control message can hold."""
-
-    def trouble(self) -> None:
-        raise RuntimeError(TROUBLE + "!" * 200_000)
-
-
-class RaisesBesideAThread(InTrouble):
-    """A thread of the environment's own keeps the process from ending by itself."""
+class RaisesALotBesideAThread(InTrouble):
+    """An error that no control message can hold, and a thread that keeps the process from ending by itself."""
 
     def trouble(self) -> None:
         threading.Thread(target=time.sleep, args=(60,)).start()
-        raise RuntimeError(TROUBLE)
+        raise RuntimeError(TROUBLE + "!" * 200_000)
 
 
 class RaisesAtHome(Counting):
@@ -161,17 +176,28 @@ class RaisesInTheEvaluator(Counting):
         return super().step(action)
 
 
+class ExitsEverywhere(InTrouble):
+    """In whichever process it is stepped."""
+
+    def step(self, action: Action) -> Step:
+        if self.steps >= STEPS_BEFORE_TROUBLE:
+            raise SystemExit(0)
+        return super().step(action)
+
+
 class Hangs(InTrouble):
-    """A step that does not come back."""
+    """A step that does not come back, whoever asks politely."""
 
     def trouble(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
 
 
-class HangsAndIgnoresSigterm(Hangs):
-    def trouble(self) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        super().trouble()
+class LongEvaluations(Counting):
+    def step(self, action: Action) -> Step:
+        if name() == "evaluator":
+            time.sleep(0.5)
+        return super().step(action)
 
 
 class SlowToLaunch(Counting):
@@ -183,9 +209,24 @@ class SlowToLaunch(Counting):
             time.sleep(60)
 
 
-class WritesOnClose(Raises):
-    """Leaves a mark in $TOY_MARKS for each of its kind that was closed."""
+class TellsModules(Ball3D):
+    """Writes into $TOY_MARKS what a worker has imported."""
 
-    def close(self) -> None:
-        if name() != "main":
-            (Path(os.environ["TOY_MARKS"]) / name()).touch()
+    def __init__(self, copies: int) -> None:
+        super().__init__(areas=copies)
+
+    def step(self, action: Action) -> Step:
+        (Path(os.environ["TOY_MARKS"]) / "modules").write_text("\n".join(sys.modules))
+        return super().step(action)
+
+
+class NotAnEnv:
+    """It can be built, and that is all."""
+
+    def __init__(self, copies: int) -> None:
+        self.copies = copies
+
+
+class RaisesInReset(Counting):
+    def reset(self, seed: int) -> Step:
+        raise RuntimeError(TROUBLE)

@@ -1,0 +1,122 @@
+"""The words that a real worker process obeys, and the ones that mean nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from core.control import Evaluate, Pause, Ready, Reset, Resume, Set, Stop
+from core.ring import FOREVER
+from envproc.evaluator import EvaluatorConfig
+from tests.process.lane import WORKER, Lane, Stranger
+from tests.process.runs import TOYS, wait_until
+
+GARBAGE = {
+    "nothing": b"",
+    "random bytes": bytes(range(255, -1, -1)),
+    "no type": msgspec.msgpack.encode({"request": 1}),
+    "unknown type": msgspec.msgpack.encode({"type": "Explode", "request": 1}),
+    "a field too few": msgspec.msgpack.encode({"type": "Reset", "request": 1}),
+    "a wrong field": msgspec.msgpack.encode({"type": "Reset", "request": "one", "agents": [1]}),
+    "cut short": msgspec.msgpack.encode(Reset(1, [1, 2, 3]))[:-1],
+    "not unicode": b"\x82\xa4type\xa5Ready\xa6worker\xa2\xff\xfe",
+    "a key that is not unicode": b"\x82\xa4type\xa5Pause\xa2\xff\xfe\x01",
+    "nested too deeply": b"\x81\xa1a" * 20_000,
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+def test_garbage_sent_to_the_main_process_is_counted_and_changes_nothing(garbage: bytes, tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane, Stranger(lane.server) as stranger:
+        stranger.say(garbage)
+        stranger.say(msgspec.msgpack.encode(Ready("stranger", 1, 0.0)))  # read after the garbage
+        before = len(lane.reports)
+        wait_until(lambda: len(lane.hear()) > before, "the stranger's second message")
+        assert lane.server.num_refused == 1
+        assert lane.reports[before:] == [Ready("stranger", 1, 0.0)]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+def test_garbage_sent_to_a_worker_does_not_stop_it(garbage: bytes, tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        lane.server.socket.send_multipart([WORKER.encode(), garbage], zmq.NOBLOCK)
+        assert lane.ask(Resume(7)).request == 7
+        lane.step(3)
+        assert len(lane.answers) == 1
+
+
+def test_a_message_that_is_too_long_never_arrives_and_the_channel_lives(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane, Stranger(lane.server) as stranger:
+        before = len(lane.hear())
+        stranger.say(msgspec.msgpack.encode(Ready("x" * 100_000, 1, 0.0)))
+        assert not lane.server.send(WORKER, Reset(1, list(range(40_000)))), "it would end the connection for good"
+        assert lane.ask(Pause(2)).request == 2
+        assert lane.ask(Resume(3)).request == 3
+        lane.step(3)
+        assert len(lane.hear()) == before + 2
+
+
+def test_the_channel_opens_where_the_path_of_temporary_files_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("long" * 30)
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        lane.step(3)
+        directory = Path(lane.server.address.removeprefix("ipc://")).parent
+        assert directory.stat().st_mode & 0o777 == 0o700
+    assert not directory.exists() and list(place.iterdir()) == []
+
+
+def test_a_paused_worker_begins_no_step_until_it_resumes(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        lane.ring.allow(FOREVER)
+        wait_until(lambda: lane.steps > 10, "steps")
+        assert lane.ask(Pause(1)).done
+        steps, turns = lane.steps, lane.turns
+        wait_until(lambda: lane.turns > turns + 100, "the heart of a paused worker to beat")
+        assert lane.steps == steps
+        assert lane.ask(Resume(2)).done
+        wait_until(lambda: lane.steps > steps + 10, "steps")
+
+
+def test_every_request_is_answered_once_and_a_wrong_one_with_the_reason(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        assert lane.ask(Set(1, "sigma", 0.5)).done
+        for wrong in (-0.1, float("nan"), float("inf"), 1e39):  # the last is no number any more in float32
+            answer = lane.ask(Set(2, "sigma", wrong))
+            assert not answer.done and str(wrong) in answer.what
+        assert not lane.ask(Evaluate(3, 24, 1)).done
+        lane.step(10)
+        assert lane.ask(Resume(4)).done
+        assert [answer.request for answer in lane.answers] == [1, 2, 2, 2, 2, 3, 4]
+
+
+def test_an_evaluator_that_is_told_to_stop_while_it_starts_is_not_waited_for_as_if_it_hung(tmp_path: Path) -> None:
+    """It has no word in shared memory: it must hear the message, though it cannot yet when that is sent first."""
+    with Lane("3dball", tmp_path) as lane:
+        config = EvaluatorConfig("evaluator", "3dball", 2, lane.server.address, lane.weights.address, lane.policy)
+        lane.supervisor.start("evaluator", "envproc.evaluator", config)
+        begun = time.monotonic()
+        lane.supervisor.stop(grace_s=30, ask=lambda name: lane.server.send(name, Stop()))
+        assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["at work", "paused"])
+@pytest.mark.parametrize("how", ["message", "word"])
+def test_a_worker_that_is_told_to_stop_ends_with_exit_code_0(how: str, paused: bool, tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        if paused:
+            assert lane.ask(Pause(1)).done
+        else:
+            lane.ring.allow(FOREVER)
+        if how == "message":
+            lane.send(Stop())
+        else:
+            lane.ring.stop()
+        assert lane.wait_for_end() == "exit code 0"

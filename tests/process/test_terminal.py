@@ -1,0 +1,75 @@
+"""Where a run's output goes, and what happens to that place."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.checkpoint import load_policy
+from tests.process.runs import ROOT
+
+
+def command(runs: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "scripts.train", "ddpg", "--runs-dir", str(runs), "--run", "run", *options]
+
+
+def test_a_run_survives_the_reader_of_its_output(tmp_path: Path) -> None:
+    """As in `| head -1`, or in `| tee log` when Ctrl-C ends tee first."""
+    arguments = command(tmp_path, "--workers", "1", "--steps", "4000", "--replay-ratio", "16")
+    with open(tmp_path / "stderr", "wb") as stderr:
+        process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 0, (tmp_path / "stderr").read_text()
+    finally:
+        process.kill()
+        process.wait(5)
+    assert (tmp_path / "stderr").read_text() == ""
+    assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    load_policy(tmp_path / "run" / "checkpoint")
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, command(tmp_path, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
+    screen = b""
+    deadline = time.monotonic() + 30
+    try:
+        while b"waiting" not in screen:  # the last line of the table
+            screen += _read(terminal, deadline)
+        os.write(terminal, b"\x03")
+        while chunk := _read(terminal, deadline):
+            screen += chunk
+        _, status = os.waitpid(pid, 0)
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert b"Traceback" not in screen
+    assert screen.rfind(b"\x1b[?25h") > screen.rfind(b"\x1b[?25l"), "the cursor is shown again"
+    assert b"run: " in screen[screen.rfind(b"\x1b[?25h") :], "and the last line stands below the table"
+
+
+def _read(terminal: int, deadline: float) -> bytes:
+    """What comes next; nothing when the program is gone."""
+    ready, _, _ = select.select([terminal], [], [], max(deadline - time.monotonic(), 0))
+    assert ready, "the program did not end in time"
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's way of saying that the other side has closed
+        return b""
