@@ -75,10 +75,11 @@ class Job:
         metrics: Metrics,
         eval_weights: Weights,
         schedule: Schedule,
-        turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
         self.learner = learner
+        self.while_waiting: Callable[[], None] = _nap
+        """called over and over while an evaluation is awaited"""
         self.reason = ""
         """why the run is finished; empty while it is not"""
         self.evaluation: Evaluation | None = None
@@ -90,13 +91,13 @@ class Job:
         self._metrics = metrics
         self._eval_weights = eval_weights
         self._schedule = schedule
-        self._turn = turn
         self._interrupted = interrupted
         self._request = 0
-        self._asked: tuple[int, FloatArray] | None = None  # the evaluation under way: its number, its parameters
+        self._asked: FloatArray | None = None  # the parameters whose evaluation is under way
+        self._unsent: Evaluate | None = None  # the request for it, if the evaluator could not hear it yet
         self._next_evaluation = schedule.eval_every
         self._next_attend = 0.0
-        self._failures: dict[str, Failed] = {}
+        self._failures: list[Failed] = []
         self._returns: list[float] = []  # of the episodes since the last progress record
         self._last = _Counters(learner)
         self._next_progress = self._last.time + _PROGRESS_EVERY_S
@@ -112,19 +113,18 @@ class Job:
         self._next_attend = now + _ATTEND_EVERY_S
         if self._interrupted():
             raise Interrupted
+        self._send_request()
         self._hear()
         deaths = self._supervisor.deaths()
-        if deaths:
-            deadline = now + _LAST_WORDS_S
-            while deaths[0].name not in self._failures and time.monotonic() < deadline:
-                time.sleep(0.01)
-                self._hear()
-            dead, failed = deaths[0], self._failures.get(deaths[0].name)
-            self._metrics.write(
-                "worker", worker=dead.name, event="died", detail=failed.error if failed else dead.reason
-            )
-            told = failed.traceback if failed else f"{dead.reason}; its last output:\n{dead.log or '(none)'}"
-            raise WorkerLost(f"{dead.name} {'raised' if failed else 'died:'} {told}")
+        deadline = now + _LAST_WORDS_S
+        while deaths and not self._failures and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self._hear()
+        for failed in self._failures:
+            raise WorkerLost(f"{failed.worker} raised {failed.error}\n{failed.traceback}")
+        for dead in deaths:
+            self._metrics.write("worker", worker=dead.name, event="died", detail=dead.reason)
+            raise WorkerLost(f"{dead.name} died: {dead.reason}; its last output:\n{dead.log or '(none)'}")
         if now >= self._next_progress:
             self.report_progress()
 
@@ -148,8 +148,9 @@ class Job:
         if self.reason == "until_return" or not self.learner.updates:
             return
         self._await_evaluation()
-        self._ask_for_evaluation()
-        self._await_evaluation()
+        if self.evaluation is None or self.evaluation.update < self.learner.updates:
+            self._ask_for_evaluation()
+            self._await_evaluation()
         self.report_progress()
 
     def policy_to_keep(self) -> FloatArray:
@@ -178,9 +179,13 @@ class Job:
         if not self._eval_weights.publish(parameters, self.learner.updates):
             return
         self._request += 1
-        command = Evaluate(self._request, EVAL_EPISODES, self._schedule.seed + self._request)
-        if self._server.send(EVALUATOR, command):
-            self._asked = self._request, parameters
+        self._asked = parameters
+        self._unsent = Evaluate(self._request, EVAL_EPISODES, self._schedule.seed + self._request)
+        self._send_request()
+
+    def _send_request(self) -> None:
+        if self._unsent is not None and self._server.send(EVALUATOR, self._unsent):
+            self._unsent = None
 
     def _await_evaluation(self) -> None:
         """Wait for the evaluation under way, if any. Raises as attend does, and WorkerLost after ten minutes."""
@@ -188,7 +193,7 @@ class Job:
         while self._asked is not None:
             if time.monotonic() > deadline:
                 raise WorkerLost(f"{EVALUATOR} has not answered for {_LONGEST_EVALUATION_S:.0f} s")
-            self._turn()
+            self.while_waiting()
             self.attend()
 
     def _hear(self) -> None:
@@ -202,15 +207,15 @@ class Job:
             case Episodes(_, episodes):
                 self._returns += [each.ret for each in episodes]
             case Failed(worker, error, _):
-                self._failures[worker] = report
+                self._failures.append(report)
                 self._metrics.write("worker", worker=worker, event="failed", detail=error)
             case Answer(worker, request, done, what):
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
             case Evaluated(request, update, returns):
-                if self._asked is None or self._asked[0] != request or not returns:
+                if self._asked is None or request != self._request or not returns:
                     return
-                self.evaluation = Evaluation(self._asked[1], report)
+                self.evaluation = Evaluation(self._asked, report)
                 if self.best is None or self.evaluation.mean >= self.best.mean:
                     self.best = self.evaluation
                 self._asked = None
@@ -276,3 +281,7 @@ def _who_waits(learner: float, workers: float) -> str:
     if max(learner, workers) < 0.1:
         return f"nobody waits ({shares})"
     return f"learner waits for workers ({shares})" if learner > workers else f"workers wait for learner ({shares})"
+
+
+def _nap() -> None:
+    time.sleep(0.001)

@@ -54,6 +54,7 @@ class Supervisor:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
+            "SHARL_PARENT": str(os.getpid()),
         }
         command = [sys.executable, "-m", module, msgspec.json.encode(config).decode()]
         if self._log_dir is None:

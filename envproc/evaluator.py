@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,4 +123,4 @@ def play(
 
 
 if __name__ == "__main__":
-    sys.exit(serve(EvaluatorConfig, Evaluator))
+    serve(EvaluatorConfig, Evaluator)

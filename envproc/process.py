@@ -8,16 +8,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from core.control import Client, Failed
 
-_PARENT = os.getppid()
-_LONGEST_TRACEBACK = 12_000
-"""characters; its end is what matters"""
-_LONGEST_ERROR = 500
+_PARENT = int(os.environ.get("SHARL_PARENT", os.getppid()))
+"""the main process. Told, not asked for: when one asks, it may be gone already and another one be the parent"""
 
 
 class Config(Protocol):
@@ -32,25 +30,35 @@ class Work(Protocol):
     def close(self) -> None: ...
 
 
-def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -> int:
-    """Do the work that the command line's JSON describes. Returns the exit code: 1 if anything was raised.
+def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -> NoReturn:
+    """Do the work that the command line's JSON describes, and leave: with exit code 1 if anything was raised.
 
-    Anything: environments belong to users, and a SystemExit of theirs is as much a failure as an exception.
+    Anything: environments belong to users, and a SystemExit of theirs is as much a failure as an exception. And leave
+    at once, for a thread of theirs would keep the process alive.
     """
     _die_with_parent()
     config = msgspec.json.decode(sys.argv[1], type=config_type)
     client = Client(config.control, config.name)
+    code = 0
     try:
         work = work_type(config, client)
-        work.run()
-        work.close()
+        try:
+            work.run()
+        finally:
+            work.close()
     except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
-        told = traceback.format_exc()[-_LONGEST_TRACEBACK:]
-        client.send(Failed(config.name, f"{type(error).__name__}: {error}"[:_LONGEST_ERROR], told))
-        return 1
-    finally:
-        client.close()
-    return 0
+        what = _shorten(f"{type(error).__name__}: {error}", 500)
+        client.send(Failed(config.name, what, _shorten(traceback.format_exc(), 12_000)))
+        code = 1
+    client.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _shorten(text: str, most: int) -> str:
+    """A message has a limit; of a traceback both ends matter."""
+    return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 
 
 def parent_is_gone() -> bool:

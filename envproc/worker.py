@@ -8,7 +8,6 @@ little, and its policy is data (core/acting.py).
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 
@@ -185,4 +184,4 @@ def _refuse_bad_numbers(step: Step) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(WorkerConfig, Worker))
+    serve(WorkerConfig, Worker)

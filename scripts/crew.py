@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,6 +17,9 @@ _NAP_S = 0.00005
 
 
 class Crew(Protocol):
+    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
+        """Begin to work. Whatever an environment raises in the meantime is raised here or later."""
+
     def turn(self) -> None:
         """Called while the learner waits for rows or for an evaluation."""
 
@@ -26,18 +30,13 @@ class Crew(Protocol):
 class Processes:
     """Each worker, and the evaluator, a process of its own. They work by themselves."""
 
-    def __init__(
-        self,
-        workers: Sequence[WorkerConfig],
-        evaluator: EvaluatorConfig,
-        supervisor: Supervisor,
-        server: Server,
-        ring: Ring,
-    ) -> None:
+    def __init__(self, supervisor: Supervisor, server: Server, ring: Ring) -> None:
         self._supervisor, self._server, self._ring = supervisor, server, ring
+
+    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
         for worker in workers:
-            supervisor.start(worker.name, "envproc.worker", worker)
-        supervisor.start(evaluator.name, "envproc.evaluator", evaluator)
+            self._supervisor.start(worker.name, "envproc.worker", worker)
+        self._supervisor.start(evaluator.name, "envproc.evaluator", evaluator)
 
     def turn(self) -> None:
         time.sleep(_NAP_S)
@@ -50,20 +49,25 @@ class Processes:
 class InThisProcess:
     """The same objects that the processes run, turned by hand: one thread, one process, for a debugger."""
 
-    def __init__(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
-        self._evaluator_client = Client(evaluator.control, evaluator.name)
-        self._evaluator = Evaluator(evaluator, self._evaluator_client)
-        self._clients = [Client(worker.control, worker.name) for worker in workers]
-        self._workers = [Worker(worker, client) for worker, client in zip(workers, self._clients, strict=True)]
+    def __init__(self) -> None:
+        self._turned: list[Worker | Evaluator] = []
+        self._opened = contextlib.ExitStack()
+
+    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
+        for config in workers:
+            self._turned.append(Worker(config, self._client(config)))
+            self._opened.callback(self._turned[-1].close)
+        self._turned.append(Evaluator(evaluator, self._client(evaluator)))
+        self._opened.callback(self._turned[-1].close)
+
+    def _client(self, config: WorkerConfig | EvaluatorConfig) -> Client:
+        client = Client(config.control, config.name)
+        self._opened.callback(client.close)
+        return client
 
     def turn(self) -> None:
-        for worker in self._workers:
-            worker.turn()
-        self._evaluator.turn()
+        for each in self._turned:
+            each.turn()
 
     def stop(self) -> None:
-        for worker in self._workers:
-            worker.close()
-        self._evaluator.close()
-        for client in (*self._clients, self._evaluator_client):
-            client.close()
+        self._opened.close()

@@ -12,7 +12,8 @@ import sys
 
 if __name__ == "__main__":
     # before the slow imports: nothing has been started yet, so Ctrl-C may simply end it, without a traceback
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(130))
 
 import contextlib
 import dataclasses
@@ -26,14 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from algos import ALGORITHMS
 from core import checkpoint
 from core.control import Server
 from core.job import EVAL_EPISODES, EVALUATOR, Interrupted, Job, Schedule, WorkerLost
 from core.learner import Learner, free_running, lock_step
-from core.metrics import Metrics
+from core.metrics import Metrics, Terminal
 from core.net import num_parameters
 from core.ratio import ReplayRatio
 from core.ring import Ring
@@ -89,38 +89,34 @@ def train(name: str, options: Options[Any]) -> int:
 
         resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
         (directory / "config.json").write_text(json.dumps(resolved, indent=1))
-        metrics = opened.enter_context(Metrics(directory, Console()))
+        metrics = opened.enter_context(Metrics(directory, Terminal()))
         metrics.write("config", **resolved, cores=cores, python=platform.python_version())
         server = opened.enter_context(Server())
         supervisor = opened.enter_context(Supervisor(directory / "logs"))
         workers, evaluator = _crew_configs(options, spec, learner, server, weights, eval_weights)
-        crew: Crew
-        if options.mode == "single":
-            crew = InThisProcess(workers, evaluator)
-        else:
-            crew = Processes(workers, evaluator, supervisor, server, ring)
-        stop_crew = opened.enter_context(contextlib.ExitStack())
-        stop_crew.callback(crew.stop)
-        schedule = Schedule(
-            options.steps, options.eval_every, options.until_return, options.seed, waits=options.mode != "async"
-        )
-        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, crew.turn, interrupts.asked)
+        lock_stepped = options.mode != "async"
+        schedule = Schedule(options.steps, options.eval_every, options.until_return, options.seed, waits=lock_stepped)
+        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, interrupts.asked)
+        single = options.mode == "single"
+        crew: Crew = InThisProcess() if single else Processes(supervisor, server, ring)
 
         try:
-            if options.mode == "async":
-                free_running(learner, job.finished, job.attend)
-            else:
+            crew.start(workers, evaluator)
+            job.while_waiting = crew.turn
+            if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
+            else:
+                free_running(learner, job.finished, job.attend)
             job.conclude()
             exit_code = DONE
         except Interrupted:
             job.reason, exit_code = "interrupted", INTERRUPTED
         except WorkerLost as lost:
             job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
-        except Exception:  # noqa: BLE001 - the run still ends in order, and says what it was
+        except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
             job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 
-        stop_crew.close()
+        crew.stop()
         state = algorithm.state_dict()
         if interrupts.count < 2:
             policy = checkpoint.SavedPolicy(options.env, options.copies, spec, algorithm.policy_spec)

@@ -218,7 +218,7 @@ def test_the_same_seed_draws_the_same_rows() -> None:
 
 
 def test_too_small_a_capacity_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match=r"--capacity 191 .* 2 lane\(s\) of 12 agents.* 192 rows"):
+    with pytest.raises(ValueError, match=r"--capacity 191; it must be at least 192 for 2 lane\(s\) of 12 agents"):
         Ring.create(spec(num_agents=12), 2, 191)
 
 

@@ -57,7 +57,8 @@ CASES = {
     "SIGINT during the run": Case(LONG, training),
     "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
     "SIGINT during the final evaluation": Case((*SHORT, "--env", f"{TOYS}:LongEvaluations"), evaluating),
-    "SIGINT twice": Case(LONG, training, times=2),
+    # with a worker that hangs, so that the second one comes while the run is still waiting for it
+    "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs"), hung, times=2),
 }
 MORE = {
     "SIGINT while environments take long to launch": Case((*LONG, "--env", f"{TOYS}:SlowToLaunch"), starting),
