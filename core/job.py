@@ -75,11 +75,11 @@ class Job:
         metrics: Metrics,
         eval_weights: Weights,
         schedule: Schedule,
+        turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
+        """`turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run."""
         self.learner = learner
-        self.while_waiting: Callable[[], None] = _nap
-        """called over and over while an evaluation is awaited"""
         self.reason = ""
         """why the run is finished; empty while it is not"""
         self.evaluation: Evaluation | None = None
@@ -91,6 +91,7 @@ class Job:
         self._metrics = metrics
         self._eval_weights = eval_weights
         self._schedule = schedule
+        self._turn = turn
         self._interrupted = interrupted
         self._request = 0
         self._asked: FloatArray | None = None  # the parameters whose evaluation is under way
@@ -193,7 +194,7 @@ class Job:
         while self._asked is not None:
             if time.monotonic() > deadline:
                 raise WorkerLost(f"{EVALUATOR} has not answered for {_LONGEST_EVALUATION_S:.0f} s")
-            self.while_waiting()
+            self._turn()
             self.attend()
 
     def _hear(self) -> None:
@@ -281,7 +282,3 @@ def _who_waits(learner: float, workers: float) -> str:
     if max(learner, workers) < 0.1:
         return f"nobody waits ({shares})"
     return f"learner waits for workers ({shares})" if learner > workers else f"workers wait for learner ({shares})"
-
-
-def _nap() -> None:
-    time.sleep(0.001)

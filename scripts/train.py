@@ -96,13 +96,12 @@ def train(name: str, options: Options[Any]) -> int:
         workers, evaluator = _crew_configs(options, spec, learner, server, weights, eval_weights)
         lock_stepped = options.mode != "async"
         schedule = Schedule(options.steps, options.eval_every, options.until_return, options.seed, waits=lock_stepped)
-        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, interrupts.asked)
         single = options.mode == "single"
         crew: Crew = InThisProcess() if single else Processes(supervisor, server, ring)
+        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, crew.turn, interrupts.asked)
 
         try:
             crew.start(workers, evaluator)
-            job.while_waiting = crew.turn
             if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
             else:

@@ -48,9 +48,9 @@ def check(case: str, plan: tuple[str, float, int, int], start: Start) -> None:
 
 
 def _assert_it_was_so(case: str, run: Run) -> None:
-    """The case did what its name says: the side that is faster is the one that waited."""
+    """The case is what its name says: the side that is faster is the one that waited."""
     middle = run.records("progress")[-2]
     if case.startswith("slow workers"):
         assert middle["learner_waits"] > 2 * middle["workers_wait"], middle["waiting"]
-    if case.startswith("slow learner"):
+    else:  # one slow worker of three does not make the others slow: they fill in for it
         assert middle["workers_wait"] > 2 * middle["learner_waits"], middle["waiting"]
