@@ -28,7 +28,7 @@ type: setup
 	$(BIN)/mypy
 
 stress: setup
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow -s --timeout 1800
 
 bench: setup
 	$(BIN)/python -m scripts.bench

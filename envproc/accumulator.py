@@ -96,7 +96,6 @@ class Accumulator:
         rows["discount"] = self._powers[self._age[agent, place]] * ~terminated[which]
         for name, values in next_obs.items():
             rows["next_obs"][name] = values[which]
-        self._age[agent, place] = -1
         return count + len(agent)
 
     def _close(self, agent: int, end: Any) -> None:

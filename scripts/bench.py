@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,12 +24,16 @@ import torch
 from algos.ddpg import DDPG, Config
 from core import atomic, atomic_numba
 from core.acting import Policy
+from core.control import Server
 from core.learner import as_batch
-from core.ring import Ring, Sampler, Word
+from core.net import num_parameters
+from core.ring import FOREVER, Ring, Sampler, Word
+from core.supervisor import Supervisor
 from core.types import Action, Rows, row_layout
 from core.weights import Follower, Weights
 from envproc.accumulator import Accumulator
 from envproc.ball3d import Ball3D
+from envproc.worker import WorkerConfig
 
 SPEC = Ball3D().spec
 STEP: Rows = np.zeros(SPEC.num_agents, row_layout(SPEC))
@@ -118,10 +123,37 @@ def world() -> Iterator[Line]:
         yield measure(f"step 3DBall, {areas} area(s)", partial(env.step, Action(idle, first.agent[:0])))
 
 
+def birth() -> Line:
+    """From the start of a worker's process to its first row, beside a Python that imports numpy and leaves."""
+    policy = DDPG(SPEC, Config()).policy_spec
+    times: list[list[float]] = [[], []]
+    for _ in range(5):
+        with (
+            Ring.create(SPEC, 1, 200_000) as ring,
+            Weights.create(num_parameters(policy.net)) as weights,
+            Server() as server,
+            Supervisor() as supervisor,
+        ):
+            ring.allow(FOREVER)
+            config = WorkerConfig("worker-0", "3dball", 1, 1, server.address, ring.address, 0, weights.address, policy)
+            begun = time.perf_counter()
+            supervisor.start(config.name, "envproc.worker", config)
+            while not ring.load(Word.PUBLISHED)[0] and time.perf_counter() < begun + 30:
+                time.sleep(0.0005)
+            times[0].append(time.perf_counter() - begun)
+            ring.stop()
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True, timeout=30)
+        times[1].append(time.perf_counter() - begun)
+    first_row, plain = (float(np.median(each)) * 1e6 for each in times)
+    return Line("a worker's first row after its start", first_row, "python -c 'import numpy'", plain)
+
+
 def lines() -> Iterator[Line]:
     yield append()
     yield from (sample(lanes, capacity) for lanes in (1, 4) for capacity in (200_000, 1_000_000))
     yield from chain(words(), world(), learning())
+    yield birth()
 
 
 def main() -> None:

@@ -222,6 +222,15 @@ def test_too_small_a_capacity_is_refused_with_both_numbers() -> None:
         Ring.create(spec(num_agents=12), 2, 191)
 
 
+@pytest.mark.parametrize("n_step", [1, 4, 5, 20])
+def test_the_least_capacity_takes_all_windows_that_may_end_at_once(n_step: int) -> None:
+    with pytest.raises(ValueError, match=f"with --algo.n-step {n_step}") as refusal:
+        Ring.create(spec(num_agents=12), 2, 1, n_step)
+    least = int(str(refusal.value).partition("at least ")[2].split()[0])
+    with Ring.create(spec(num_agents=12), 2, least, n_step) as ring:
+        ring.writer(1, 1).append(known(ring.layout, 12 * n_step))
+
+
 def test_a_step_of_more_rows_than_half_a_lane_is_refused() -> None:
     with full_ring(capacity=16) as ring, pytest.raises(AssertionError, match=r"9 rows in one step .* 16"):
         ring.writer(0, 1).append(known(ring.layout, 9))

@@ -146,6 +146,7 @@ def test_a_reader_that_is_lapped_keeps_what_it_had(published_meanwhile: int, tak
         assert (follower.parameters == 2 + published_meanwhile).all()
 
 
-def test_a_reader_of_another_size_is_refused() -> None:
+@pytest.mark.parametrize("size", [7, 9])
+def test_a_reader_of_another_size_is_refused(size: int) -> None:
     with Weights.create(8) as weights, pytest.raises(ValueError, match="another layout"):
-        Weights.attach(weights.address, 9)
+        Weights.attach(weights.address, size)

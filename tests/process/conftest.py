@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,12 @@ def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 def starter(home: Path) -> Iterator[Start]:
     started: list[Run] = []
+    numbers = itertools.count(1)
     (home / "marks").mkdir()  # for toys that leave some
 
     def start(*options: object, run: str = "", **environment: str) -> Run:
         environment = {"TOY_MARKS": str(home / "marks"), **environment}
-        started.append(Run(home, *options, run=run or f"run-{len(started)}", **environment))
+        started.append(Run(home, *options, run=run or f"run-{next(numbers)}", **environment))
         return started[-1]
 
     yield start

@@ -160,6 +160,14 @@ class RaisesALotBesideAThread(InTrouble):
         raise RuntimeError(TROUBLE + "!" * 200_000)
 
 
+class RaisesAndHangsInClose(Raises):
+    """As with a simulator that does not answer any more: neither the step nor the goodbye."""
+
+    def close(self) -> None:
+        if name() == "worker-0":
+            time.sleep(600)
+
+
 class RaisesAtHome(Counting):
     """In the main process it can be built; in a worker it cannot."""
 
