@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.process.runs import Start
+from tests.process.runs import Start, wait_until
 
 
 def test_two_runs_with_the_same_config_do_not_disturb_each_other(start: Start) -> None:
@@ -30,7 +30,10 @@ def test_a_run_that_is_killed_takes_nothing_from_another(start: Start) -> None:
     other = start(*options, TMPDIR=str(killed.temporary))
     killed.wait_for("progress")
     other.wait_for("progress")
+    directories = set(killed.temporary.glob("sharl-*"))
     killed.process.kill()
+    wait_until(lambda: set(killed.temporary.glob("sharl-*")) < directories, "the killed run's directory to go")
+    assert len(set(killed.temporary.glob("sharl-*"))) == 1, "and the other's not"
     assert other.wait() == 0, other.stderr
     assert other.summary["reason"] == "steps" and other.summary["eval_return"] is not None
     other.assert_nothing_left()
