@@ -85,7 +85,7 @@ class Supervisor:
             log = "\n".join(printed.splitlines()[-_LOG_LINES:])
         return Death(name, reason, log)
 
-    def stop(self, grace_s: float = 3.0, ask: Callable[[str], bool] = lambda name: True) -> None:
+    def stop(self, grace_s: float = 2.0, ask: Callable[[str], bool] = lambda name: True) -> None:
         """End all of them: ask each until it hears, wait together, then terminate, then kill. None is left then."""
         deadline = time.monotonic() + grace_s
         deaf = set(self._children)  # who has just been started cannot hear yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,14 +42,17 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     client = Client(config.control, config.name)
     code = 0
     try:
-        work = work_type(config, client)
-        try:
-            work.run()
-        finally:
-            work.close()
-    except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
-        what = _shorten(f"{type(error).__name__}: {error}", 500)
-        client.send(Failed(config.name, what, _shorten(traceback.format_exc(), 12_000)))
+        with contextlib.ExitStack() as opened:  # closed after the error was told: what failed may well hang in close()
+            try:
+                work = work_type(config, client)
+                opened.callback(work.close)
+                work.run()
+            except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
+                what = _shorten(f"{type(error).__name__}: {error}", 500)
+                client.send(Failed(config.name, what, _shorten(traceback.format_exc(), 12_000)))
+                code = 1
+    except BaseException:  # noqa: BLE001 - from close(), when all the work is done: told in the log
+        traceback.print_exc()
         code = 1
     client.close()
     sys.stdout.flush()

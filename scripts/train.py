@@ -233,4 +233,8 @@ def _jsonable(options: Options[Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is closed. To unload torch would take half a second, and a Ctrl-C in it would end Python by the signal.
+    os._exit(code)
