@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -76,7 +77,8 @@ class Outcome(NamedTuple):
 def interrupt(run: Run, case: Case) -> Outcome:
     wait_until(lambda: case.moment(run), "the moment")
     for _ in range(case.times):
-        os.killpg(run.process.pid, case.number)  # to the whole group, as a terminal does it
+        with contextlib.suppress(ProcessLookupError):  # it may just have ended by itself
+            os.killpg(run.process.pid, case.number)  # to the whole group, as a terminal does it
         time.sleep(0.05)
     start = time.monotonic()
     return Outcome(run, run.wait(), time.monotonic() - start)
