@@ -141,7 +141,7 @@ class LiveScreen:
             ("training return", _number(self._return)),
             ("evaluation", f"{best['return_mean']:.2f} +- {best['return_std']:.2f}" if best else "-"),
             ("weights' lag", f"{record['weights_lag']:.1f} updates"),
-            ("sampled rows' age", f"{_number(record['row_age'])} rows; {record['rows_lapped']} overtaken, redrawn"),
+            ("sampled rows' age", f"{record['row_age'] or 0:,.0f} rows; {record['rows_lapped']} overtaken, redrawn"),
             ("waiting", record["waiting"]),
         ]
         for name, value in rows:
