@@ -85,9 +85,11 @@ def describe(record: Record) -> str:
                 f"{record['wall_s']:6.1f} s  {record['worker']}: {record['event']} {record.get('detail', '')}".rstrip()
             )
         case "summary":
+            best = record["eval_return"]
+            kept = "no evaluation" if best is None else f"the best evaluation, {_number(best)}, is kept"
             return (
                 f"{record['wall_s']:6.1f} s  ended ({record['reason']}): {record['agent_steps']:,} agent steps, "
-                f"{record['updates']:,} updates; the best evaluation, {_number(record['eval_return'])}, is kept"
+                f"{record['updates']:,} updates; {kept}"
             )
     return ""
 

@@ -136,7 +136,7 @@ class Worker:
                     self._answer(request, False, f"no agent {unknown}; there are agents 0 to {len(self._agents) - 1}")
                     return
                 self._to_reset += [agent for agent in agents if agent not in self._to_reset]
-                self._answer(request, True, f"reset agents {agents}")
+                self._answer(request, True, f"agents {agents} are reset with the next step")
             case Pause(request):
                 self._paused = True
                 self._answer(request, True, "paused")
