@@ -26,8 +26,6 @@ _PROGRESS_EVERY_S = 0.5
 _LAST_WORDS_S = 0.3
 """how long a dead worker's Failed message may still be under way"""
 EVALUATOR = "evaluator"
-EVAL_EPISODES = 24
-"""at least so many episodes make one evaluation"""
 _LONGEST_EVALUATION_S = 600.0
 
 
@@ -57,6 +55,8 @@ class Schedule:
     steps: int
     """the run ends after so many"""
     eval_every: int
+    eval_episodes: int
+    """at least so many make one evaluation"""
     until_return: float | None
     """the run ends when an evaluation reaches this mean return"""
     seed: int
@@ -181,7 +181,7 @@ class Job:
             return
         self._request += 1
         self._asked = parameters
-        self._unsent = Evaluate(self._request, EVAL_EPISODES, self._schedule.seed + self._request)
+        self._unsent = Evaluate(self._request, self._schedule.eval_episodes, self._schedule.seed + self._request)
         self._send_request()
 
     def _send_request(self) -> None:

@@ -22,6 +22,8 @@ from envproc.env import Env
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.005
+_NICE = 5
+"""how far training goes before evaluating where the cores are too few for both"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Evaluator:
 
     def run(self) -> None:
         """Serve requests until told to stop, or until the main process is gone."""
+        if hasattr(os, "nice"):
+            os.nice(_NICE)
         while not self._stopping and not parent_is_gone():
             self.turn()
             time.sleep(_NAP_S)

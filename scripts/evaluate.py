@@ -17,7 +17,7 @@ from envproc import make_env
 from envproc.evaluator import copies_for, play
 from scripts.command_line import UsageError, read_command_line
 
-_MOST_AT_ONCE = 24
+_MOST_AT_ONCE = 96
 """agents that play side by side"""
 
 

@@ -40,9 +40,11 @@ class Options(Generic[AlgoConfig]):
     steps: int = 60_000
     """agent steps after which the run ends"""
     until_return: float | None = None
-    """end as soon as an evaluation of at least 24 episodes reaches this mean return"""
+    """end as soon as an evaluation reaches this mean return"""
     eval_every: int = 2_000
     """agent steps between evaluations"""
+    eval_episodes: int = 96
+    """episodes of one evaluation, at least; they are played side by side. 24 do for an environment that is slow"""
     replay_ratio: float = 32.0
     """how often a row is sampled on average; 0: collect only"""
     capacity: int = 200_000
@@ -52,7 +54,7 @@ class Options(Generic[AlgoConfig]):
 
     def check(self) -> None:
         """Raises ValueError, in one line, for the first option that cannot be meant."""
-        limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "seed": 0, "capacity": 1}
+        limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "eval_episodes": 24, "seed": 0, "capacity": 1}
         for name, least in limits.items():
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, value >= least, f"at least {least}")

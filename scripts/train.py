@@ -31,7 +31,7 @@ import torch
 from algos import ALGORITHMS
 from core import checkpoint
 from core.control import Server
-from core.job import EVAL_EPISODES, EVALUATOR, Interrupted, Job, Schedule, WorkerLost
+from core.job import EVALUATOR, Interrupted, Job, Schedule, WorkerLost
 from core.learner import Learner, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.net import num_parameters
@@ -95,7 +95,14 @@ def train(name: str, options: Options[Any]) -> int:
         supervisor = opened.enter_context(Supervisor(directory / "logs"))
         workers, evaluator = _crew_configs(options, spec, learner, server, weights, eval_weights)
         lock_stepped = options.mode != "async"
-        schedule = Schedule(options.steps, options.eval_every, options.until_return, options.seed, waits=lock_stepped)
+        schedule = Schedule(
+            options.steps,
+            options.eval_every,
+            options.eval_episodes,
+            options.until_return,
+            options.seed,
+            waits=lock_stepped,
+        )
         single = options.mode == "single"
         crew: Crew = InThisProcess() if single else Processes(supervisor, server, ring)
         job = Job(learner, server, supervisor, metrics, eval_weights, schedule, crew.turn, interrupts.asked)
@@ -218,7 +225,7 @@ def _crew_configs(
     evaluator = EvaluatorConfig(
         name=EVALUATOR,
         env=options.env,
-        copies=copies_for(EVAL_EPISODES, spec, options.copies),
+        copies=copies_for(options.eval_episodes, spec, options.copies),
         control=server.address,
         weights=eval_weights.address,
         policy=policy,
