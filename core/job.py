@@ -158,7 +158,7 @@ class Job:
         """(P,) the policy with the best evaluation; before there is any, the policy as it is."""
         if self.best is not None:
             return self.best.parameters
-        return self.learner.algorithm.policy_parameters().cpu().numpy().copy()
+        return self.learner.policy().copy()
 
     def summary(self) -> dict[str, Any]:
         """The fields of the run's last record, as far as they are known here."""
@@ -176,7 +176,7 @@ class Job:
 
     def _ask_for_evaluation(self) -> None:
         """Have the evaluator play the policy as it is now."""
-        parameters = self.learner.algorithm.policy_parameters().cpu().numpy().copy()
+        parameters = self.learner.policy().copy()
         if not self._eval_weights.publish(parameters, self.learner.updates):
             return
         self._request += 1

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.ratio import ReplayRatio, share
 from core.ring import Ring, Sampler, Word
-from core.types import Algorithm, Batch
+from core.types import Algorithm, Batch, FloatArray
 from core.weights import Weights
 
 _PUBLISH_EVERY = 4
@@ -77,9 +77,14 @@ class Learner:
         """Give the workers the policy as it is now, if it changed since the last time."""
         if self._published_at == self.updates:
             return
-        if not self._weights.publish(self.algorithm.policy_parameters().cpu().numpy(), self.updates):
+        if not self._weights.publish(self.policy(), self.updates):
             self.num_refused += 1
         self._published_at = self.updates
+
+    def policy(self) -> FloatArray:
+        """(P,) the policy as it is now; on the CPU a view of parameters that the next update changes."""
+        parameters: FloatArray = self.algorithm.policy_parameters().cpu().numpy()
+        return parameters
 
 
 def free_running(learner: Learner, finished: Callable[[], bool], attend: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ kernel ties a child's life to the thread that started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -57,19 +58,13 @@ class Supervisor:
             "SHARL_PARENT": str(os.getpid()),
         }
         command = [sys.executable, "-m", module, msgspec.json.encode(config).decode()]
-        if self._log_dir is None:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
-        else:
-            with open(self._log_dir / f"{name}.log", "wb") as log:
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=environment,
-                )
-        self._children[name] = child
+        with contextlib.ExitStack() as opened:
+            log = None
+            if self._log_dir is not None:
+                log = opened.enter_context(open(self._log_dir / f"{name}.log", "wb"))
+            self._children[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+            )
 
     def deaths(self) -> list[Death]:
         """Who has died since the last call."""

@@ -66,7 +66,7 @@ class Evaluator:
                     self._follower.fetch()
                     parameters = self._follower.parameters
                     policy = self._config.policy
-                    result = play(self._env, policy, parameters, episodes, seed, lambda: self._told_to_stop())
+                    result = play(self._env, policy, parameters, episodes, seed, self._told_to_stop)
                     if result is not None:
                         returns, lengths = result
                         self._client.send(Evaluated(request, self._follower.update, returns, lengths))

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from core import checkpoint
-from core.types import FloatArray
+from core.types import FloatArray, require
 from envproc import make_env
 from envproc.evaluator import copies_for, play
 from scripts.command_line import UsageError, read_command_line
@@ -39,8 +39,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 done, 2 usage."""
     try:
         options = read_command_line(Options, arguments, "python -m scripts.evaluate")
-        if options.episodes < 1:
-            raise UsageError(f"--episodes {options.episodes}; it must be at least 1")
+        require("--episodes", options.episodes, options.episodes >= 1, "at least 1")
         saved, parameters = _load(options)
         env = make_env(saved.env, copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, saved.copies))
     except (UsageError, ValueError) as error:
