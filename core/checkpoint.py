@@ -28,9 +28,8 @@ _MANIFEST = "manifest.json"
 class SavedPolicy:
     """All that acting needs: the exact policy whose evaluation the run reported. Loading it needs no torch."""
 
-    env: str
-    copies: int
-    """of the environment in each worker; `env_spec` describes so many"""
+    env: dict[str, Any]
+    """which environment, in the words of envproc.EnvConfig"""
     env_spec: EnvSpec
     policy_spec: PolicySpec
 

@@ -19,17 +19,23 @@ from typing import Literal
 import msgspec
 import zmq
 
+from core.acting import PolicySpec
+from core.ring import RingAddress
+from core.types import EnvSpec
+
 _MAX_BYTES = 64 * 1024
 _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """what the decoder raises for bytes that are no message: wrong types, text that is not Unicode, nesting without end"""
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """Worker to main: my environment is up and I am about to act."""
+    """Worker to main: my environment is up, and this is what it offers."""
 
     worker: str
     pid: int
     launch_s: float
+    spec: EnvSpec
+    """of its environment"""
 
 
 class Episode(msgspec.Struct, array_like=True, frozen=True):
@@ -56,6 +62,16 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     worker: str
     error: str
     traceback: str
+    """or what else explains it"""
+    refused: str = ""
+    """there is no such environment as was asked for: what the user can do about it"""
+
+
+class Stats(msgspec.Struct, tag=True, frozen=True):
+    """Worker to main: figures that the environment itself recorded since I last said so."""
+
+    worker: str
+    values: dict[str, float]
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
@@ -76,6 +92,17 @@ class Evaluated(msgspec.Struct, tag=True, frozen=True):
     """the learner's update count when the weights that were evaluated were published"""
     returns: list[float]
     lengths: list[int]
+
+
+class Begin(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker, once, after Ready: act with this policy, and write what happens into your lane of this ring."""
+
+    ring: RingAddress
+    weights: str
+    """address of the weights"""
+    policy: PolicySpec
+    gamma: float = 0.99
+    n_step: int = 1
 
 
 class Reset(msgspec.Struct, tag=True, frozen=True):
@@ -117,8 +144,8 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
 
 
-Report = Ready | Episodes | Failed | Answer | Evaluated
-Command = Reset | Pause | Resume | Set | Evaluate | Stop
+Report = Ready | Episodes | Stats | Failed | Answer | Evaluated
+Command = Begin | Reset | Pause | Resume | Set | Evaluate | Stop
 
 
 class Server:

@@ -7,34 +7,24 @@ says when the run is finished. The learner calls `attend` all the time; it does 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from core.control import Answer, Episodes, Evaluate, Evaluated, Failed, Ready, Report, Server
+from core.control import Answer, Begin, Episodes, Evaluate, Evaluated, Ready, Report, Server, Stats
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
-from core.supervisor import Supervisor
 from core.types import FloatArray
+from core.watch import Interrupted, Watch, WorkerLost
 from core.weights import Weights
 
 _ATTEND_EVERY_S = 0.005
 _PROGRESS_EVERY_S = 0.5
-_LAST_WORDS_S = 0.3
-"""how long a dead worker's Failed message may still be under way"""
 EVALUATOR = "evaluator"
 _LONGEST_EVALUATION_S = 600.0
-
-
-class WorkerLost(Exception):
-    """A worker failed or died; the run cannot go on without it."""
-
-
-class Interrupted(Exception):
-    """Somebody asked the run to end: Ctrl-C or SIGTERM."""
 
 
 class Evaluation:
@@ -54,7 +44,8 @@ class Schedule:
 
     steps: int
     """the run ends after so many"""
-    eval_every: int
+    eval_every: int | None
+    """None: there is no evaluator"""
     eval_episodes: int
     """at least so many make one evaluation"""
     until_return: float | None
@@ -71,14 +62,18 @@ class Job:
         self,
         learner: Learner,
         server: Server,
-        supervisor: Supervisor,
+        watch: Watch,
         metrics: Metrics,
+        begin: Begin,
         eval_weights: Weights,
         schedule: Schedule,
         turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
-        """`turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run."""
+        """`begin` is sent to each worker that is ready.
+
+        `turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run.
+        """
         self.learner = learner
         self.reason = ""
         """why the run is finished; empty while it is not"""
@@ -87,8 +82,9 @@ class Job:
         self.best: Evaluation | None = None
         """the one with the highest mean return; the newer of equals"""
         self._server = server
-        self._supervisor = supervisor
+        self._watch = watch
         self._metrics = metrics
+        self._begin = begin
         self._eval_weights = eval_weights
         self._schedule = schedule
         self._turn = turn
@@ -96,9 +92,8 @@ class Job:
         self._request = 0
         self._asked: FloatArray | None = None  # the parameters whose evaluation is under way
         self._unsent: Evaluate | None = None  # the request for it, if the evaluator could not hear it yet
-        self._next_evaluation = schedule.eval_every
+        self._next_evaluation = schedule.eval_every or 0
         self._next_attend = 0.0
-        self._failures: list[Failed] = []
         self._returns: list[float] = []  # of the episodes since the last progress record
         self._last = _Counters(learner)
         self._next_progress = self._last.time + _PROGRESS_EVERY_S
@@ -115,25 +110,21 @@ class Job:
         if self._interrupted():
             raise Interrupted
         self._send_request()
-        self._hear()
-        deaths = self._supervisor.deaths()
-        deadline = now + _LAST_WORDS_S
-        while deaths and not self._failures and time.monotonic() < deadline:
-            time.sleep(0.01)
-            self._hear()
-        for failed in self._failures:
-            raise WorkerLost(f"{failed.worker} raised {failed.error}\n{failed.traceback}")
-        for dead in deaths:
-            self._metrics.write("worker", worker=dead.name, event="died", detail=dead.reason)
-            raise WorkerLost(f"{dead.name} died: {dead.reason}; its last output:\n{dead.log or '(none)'}")
+        try:
+            reports = self._watch.hear()
+        except WorkerLost as lost:
+            self._metrics.write("worker", worker=lost.worker, event=lost.event, detail=lost.detail)
+            raise
+        self.note(reports)
         if now >= self._next_progress:
             self.report_progress()
 
     def finished(self) -> bool:
         """Whether the run has reached its end. Asks for an evaluation when one is due."""
         rows, schedule = self.learner.rows, self._schedule
-        if self._asked is None and rows >= self._next_evaluation and self.learner.updates:
-            self._next_evaluation = rows + schedule.eval_every
+        every = schedule.eval_every
+        if every and self._asked is None and rows >= self._next_evaluation and self.learner.updates:
+            self._next_evaluation = rows + every
             self._ask_for_evaluation()
             if schedule.waits:
                 self._await_evaluation()
@@ -146,7 +137,7 @@ class Job:
 
     def conclude(self) -> None:
         """After the last update: evaluate what came out, unless the newest evaluation is why the run ended."""
-        if self.reason == "until_return" or not self.learner.updates:
+        if self.reason == "until_return" or not self.learner.updates or not self._schedule.eval_every:
             return
         self._await_evaluation()
         if self.evaluation is None or self.evaluation.update < self.learner.updates:
@@ -193,23 +184,25 @@ class Job:
         deadline = time.monotonic() + _LONGEST_EVALUATION_S
         while self._asked is not None:
             if time.monotonic() > deadline:
-                raise WorkerLost(f"{EVALUATOR} has not answered for {_LONGEST_EVALUATION_S:.0f} s")
+                raise WorkerLost(EVALUATOR, "hangs", f"it has not answered for {_LONGEST_EVALUATION_S:.0f} s", "")
             self._turn()
             self.attend()
 
-    def _hear(self) -> None:
-        for report in self._server.receive():
+    def note(self, reports: Iterable[Report]) -> None:
+        """Act on what was reported."""
+        for report in reports:
             self._note(report)
 
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s):
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
+                if worker != EVALUATOR:
+                    self._server.send(worker, self._begin)
             case Episodes(_, episodes):
                 self._returns += [each.ret for each in episodes]
-            case Failed(worker, error, _):
-                self._failures.append(report)
-                self._metrics.write("worker", worker=worker, event="failed", detail=error)
+            case Stats(worker, values):
+                self._metrics.write("env", agent_steps=self.learner.rows, worker=worker, values=values)
             case Answer(worker, request, done, what):
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)

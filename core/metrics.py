@@ -39,7 +39,8 @@ class Metrics:
         self._file.flush()
         step = fields.get("agent_steps")
         if step is not None:
-            numbers = {name: value for name, value in clean.items() if isinstance(value, int | float)}
+            given = clean | fields.get("values", {})
+            numbers = {name: value for name, value in given.items() if isinstance(value, int | float)}
             values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
             self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._screen.show(clean)

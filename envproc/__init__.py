@@ -1,9 +1,11 @@
 """Everything that runs inside an environment worker.
 
-An environment has a name, and `make_env` knows four kinds:
+An environment has a name, and `make_env` knows six kinds:
 
     3dball                  the built-in 3DBall; a copy is an area of 12 agents
     gymnasium:CartPole-v1   any Gymnasium id; a copy is an agent
+    unity:path/to/build     a Unity ML-Agents player; a copy is a training area, if the scene has a replicator of them
+    unity:editor            the Unity Editor, when Play is pressed there
     path/to/file.py:Class   a class of yours, called with copies=...; the contract is envproc/env.py
     package.module:Class    the same, from what is installed
 """
@@ -17,26 +19,49 @@ import inspect
 import pkgutil
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from core.types import EnvSpec
 from envproc.ball3d import Ball3D
-from envproc.env import Env
+from envproc.env import HERE, Env, Place
+from envproc.unity.launch import find_player
+from envproc.unity.options import UnityOptions
 
-_KINDS = "3dball, gymnasium:ID, path/to/file.py:Class or package.module:Class"
+_KINDS = "3dball, gymnasium:ID, unity:PATH, unity:editor, path/to/file.py:Class or package.module:Class"
 
 
-def make_env(name: str, copies: int) -> Env:
-    """The environment of that name, `copies` of it side by side. ValueError, in one line, if there is none."""
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment."""
+
+    name: str
+    copies: int = 1
+    """of it side by side"""
+    behavior: str = ""
+    """of a Unity scene with several: the one to act for"""
+    unity: UnityOptions = field(default_factory=UnityOptions)
+
+
+def make_env(config: EnvConfig, where: Place = HERE) -> Env:
+    """The environment that is meant. Raises ValueError, in one line, if there is none."""
+    name, copies = config.name, config.copies
+    kind, _, what = name.partition(":")
+    if kind == "unity" and what:
+        # only here: a worker of anything else stays small
+        from envproc.unity.env import UnityEnv
+
+        return UnityEnv(what, copies, config.behavior, config.unity, where)
+    if config.behavior:
+        raise ValueError(f"--behavior {config.behavior} is for Unity scenes; {name} has no behaviours to choose from")
     if name == "3dball":
         return Ball3D(areas=copies)
-    place, _, what = name.partition(":") if name.startswith("gymnasium:") else name.rpartition(":")
+    place, _, what = name.partition(":") if kind == "gymnasium" else name.rpartition(":")
     if not place or not what:
         raise ValueError(f"no environment {name!r}{_hint(name)}; environments are {_KINDS}")
     if place == "gymnasium":
         try:
-            # only here: a worker of anything else stays small
             from envproc.gymnasium import GymnasiumEnv
         except ModuleNotFoundError as error:
             if error.name != "gymnasium":
@@ -47,8 +72,15 @@ def make_env(name: str, copies: int) -> Env:
     return _call(module, what, place, copies)
 
 
+def check_player(name: str) -> None:
+    """Raises ValueError, in one line, if there is no player `unity:PATH`. Starts nothing."""
+    _, _, path = name.partition(":")
+    if path != "editor":
+        find_player(path)
+
+
 def _hint(name: str, *others: str) -> str:
-    near = difflib.get_close_matches(name.lower(), ["3dball", "gymnasium", *others], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), ["3dball", "gymnasium", "unity", *others], n=1, cutoff=0.5)
     meant = f"gymnasium:{name}" if re.search(r"-v\d+$", name) else near[0] if near else None
     return f" (did you mean {meant!r}?)" if meant else ""
 

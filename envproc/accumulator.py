@@ -7,6 +7,7 @@ spans the end of an episode or a forced reset, and one agent's end never touches
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,17 @@ class Accumulator:
             count = self._complete(count, agents, obs, full, np.zeros(len(agents), np.bool_))
         return self._rows[:count]
 
-    def drop(self, agents: IntArray) -> None:
-        """Forget what these agents' episodes have open: they are being reset. Their last actions get no row."""
-        for agent in agents.tolist():
+    def drop(self, agents: Iterable[int]) -> list[int]:
+        """Forget what these agents' episodes have open: they are being reset. Their last actions get no row.
+
+        Returns who of them had an open episode.
+        """
+        dropped = []
+        for agent in agents:
             if self._decisions[agent]:
                 self._close(agent, "reset")
+                dropped.append(agent)
+        return dropped
 
     def _age_by_one(self, agents: IntArray, reward: FloatArray) -> None:
         """A reward arrived: it counts for every open decision, discounted by how old that is."""

@@ -1,7 +1,7 @@
 """The built-in 3DBall: 12 agents to an area, each a plate that keeps a ball on top, by the rules of the Unity example.
 
 What the example's script and ML-Agents decide is followed to the letter: decisions, rewards, limits, resets, who ends
-when. What PhysX decides is a model of its own, in `_simulate`: a rigid ball on a rigid plate.
+when. What PhysX decides is a model of its own, in `simulate`: a rigid ball on a rigid plate.
 
 One step() is one decision of every agent and five Academy steps, in each of which, agent by agent,
 
@@ -26,6 +26,7 @@ End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agent, what it saw, 
 AGENTS_PER_AREA = 12
 DECISION_PERIOD = 5  # Academy steps that repeat one action
 MAX_STEP = 5000  # Academy steps, not decisions
+REWARD, FALLEN_REWARD = 0.1, -1.0  # set at each Academy step, not added
 DT = 0.02
 GRAVITY = 9.81
 TOP = 2.5  # the plate is a cube of side 5: its top lies this far above its centre, its edges this far out
@@ -52,121 +53,73 @@ def _as_matrix() -> Array:
     return np.stack(columns, axis=1)
 
 
-class Ball3D:
-    """`areas` times 12 agents: obs "vector" (8,) [q.z, q.x, d, v], 2 actions in [-1, 1], 2 degrees an Academy step."""
+class Balls:
+    """`num` plates, each with its ball: what the example's script and PhysX do to them in one Academy step.
 
-    def __init__(self, areas: int = 1) -> None:
-        if areas < 1:
-            raise ValueError(f"{areas} areas of 3DBall; there must be at least 1")
-        num = AGENTS_PER_AREA * areas
-        self.spec = EnvSpec({"vector": FieldSpec((8,))}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), num)
-        self._agents = np.arange(num)
+    Who decides when, and when an episode ends, is for its two faces to say: Ball3D below, and the Academy of the
+    stand-in Unity player (envproc/unity/player/ball.py).
+    """
+
+    def __init__(self, num: int) -> None:
         # One column an agent, so that a rule is one call for all; the rows an agent sees lie side by side.
-        self._state = np.zeros((13, num))
-        self._plate = self._state[:4]  # quaternion in the order w, y, z, x
-        self._seen = self._state[2:10]
-        self._ball = self._state[4:7]
-        self._velocity = self._state[7:10]
-        self._spin = self._state[10:]
-        self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
-        self._reward = np.zeros(num, np.float32)
+        self.state = np.zeros((13, num))
+        self.plate = self.state[:4]  # quaternion in the order w, y, z, x
+        self.seen = self.state[2:10]
+        self.ball = self.state[4:7]
+        self.velocity = self.state[7:10]
+        self.spin = self.state[10:]
+        self.gravity = GRAVITY
         self._sin, self._cos, self._sign = np.zeros((3, 2, num))  # the turn about own Z and own X, of half the angle
-        self._asked = self._agents[:0]  # to be reset at the next step
         self._form = _as_matrix()
 
-    def reset(self, seed: int) -> Step:
-        """Everybody from scratch. An agent's luck is its own: the same whatever happens to the others."""
-        streams = (np.random.SeedSequence(seed, spawn_key=(agent,)) for agent in self._agents.tolist())
+    def seed(self, seed: int) -> None:
+        """An agent's luck is its own: the same whatever happens to the others, and however many there are."""
+        streams = (np.random.SeedSequence(seed, spawn_key=(agent,)) for agent in range(self.state.shape[1]))
         self._random = [np.random.default_rng(stream) for stream in streams]
-        self._spin[:] = 0.0
-        self._reward[:] = 0.0
-        self._asked = self._agents[:0]
-        self._restart(self._agents)
-        return self._decide([])
 
-    def reset_agents(self, agents: IntArray) -> None:
-        """End these episodes in the next step, as truncated; what they are told to do there is ignored."""
-        wrong = np.setdiff1d(agents, self._agents)
-        if wrong.size:
-            raise ValueError(f"no agents {wrong.tolist()} in 3DBall; there are 0..{self._agents[-1]}")
-        self._asked = np.union1d(self._asked, agents)
+    def begin(self, agents: IntArray) -> None:
+        """Plate tilted about own X, then own Z, by up to 10 degrees; ball at rest up to 1.5 m off the middle, 4 above.
 
-    def close(self) -> None:
-        """Nothing to free."""
+        Its spin is not cleared: the example's script forgets it too. The old action is forgotten: zero until the next.
+        """
+        for agent in agents.tolist():
+            about_x, about_z, right, ahead = 2.0 * self._random[agent].random(4) - 1.0
+            a, b = about_x * radians(5.0), about_z * radians(5.0)  # half of the angles
+            plate = (cos(a) * cos(b), -sin(a) * sin(b), cos(a) * sin(b), sin(a) * cos(b))
+            self.state[:10, agent] = (*plate, 1.5 * right, 4.0, 1.5 * ahead, 0.0, 0.0, 0.0)
+        self._sin[:, agents], self._cos[:, agents] = 0.0, 1.0
 
-    def step(self, action: Action) -> Step:
-        """Five Academy steps under (n, 2) actions: about the plate's own Z, then its own X. Who ended decides again."""
-        wish = action.continuous
-        if wish.shape != (self.spec.num_agents, 2) or not np.isfinite(wish).all():
-            raise ValueError(f"3DBall takes ({self.spec.num_agents}, 2) finite actions, got {wish.shape}: {wish}")
+    def see(self, agents: IntArray) -> FloatArray:
+        """(m, 8) what these agents observe."""
+        return self.seen.T[agents].astype(np.float32)
+
+    def aim(self, wish: FloatArray) -> None:
+        """(n, 2) actions, for all Academy steps until the next: about the plate's own Z, then its own X."""
         # half of at most 2 degrees, in double precision: a cosine rounded to single shrinks q turn by turn
         half = np.clip(wish.T.astype(np.float64), -1.0, 1.0) * radians(1.0)
         np.sin(half, out=self._sin)
         np.cos(half, out=self._cos)
         np.sign(half, out=self._sign)
-        self._reward[:] = 0.0  # delivered with the last Step
-        ends: list[End] = []
 
-        for _ in range(DECISION_PERIOD):
-            self._steps += 1
-            # Who was asked to end does so after the count, as in Unity, where the word arrives with the decisions.
-            if self._asked.size:
-                ends.append(self._end(self._asked, np.zeros(self._asked.size, np.bool_)))
-                self._asked = self._agents[:0]
-            self._turn()
-            # The script sets the reward instead of adding to it: a decision is worth 0.1, not five times that.
-            self._reward[:] = 0.1
-            fallen = (self._ball[1] < -2.0) | (np.abs(self._ball[0]) > 3.0) | (np.abs(self._ball[2]) > 3.0)
-            ending = fallen | (self._steps >= MAX_STEP)
-            if np.count_nonzero(ending):
-                # A ball that falls in the very last step has fallen: that check comes first and restarts the count.
-                self._reward[fallen] = -1.0
-                ends.append(self._end(np.flatnonzero(ending), fallen[ending]))
-            self._simulate()
-        return self._decide(ends)
-
-    def _decide(self, ends: list[End]) -> Step:
-        nobody: End = (self._agents[:0], self._see(self._agents[:0]), self._reward[:0], np.zeros(0, np.bool_))
-        agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(nobody, *ends, strict=True))
-        ended = Ended(agent, {"vector": seen}, reward, fallen)
-        return Step(self._agents, {"vector": self._see(self._agents)}, self._reward, ended)
-
-    def _see(self, agents: IntArray) -> FloatArray:
-        return self._seen.T[agents].astype(np.float32)
-
-    def _end(self, agents: IntArray, fallen: BoolArray) -> End:
-        """End these episodes now, be it in the middle of a period; what is returned is from before the reset."""
-        end = (agents, self._see(agents), self._reward[agents], fallen)
-        self._restart(agents)
-        self._reward[agents] = 0.0  # delivered
-        self._sin[:, agents], self._cos[:, agents] = 0.0, 1.0  # the old action is forgotten: zero until it decides
-        return end
-
-    def _restart(self, agents: IntArray) -> None:
-        """Plate tilted about own X, then own Z, by up to 10 degrees; ball at rest up to 1.5 m off the middle, 4 above.
-
-        Its spin is not cleared: the example's script forgets it too.
-        """
-        self._steps[agents] = 0
-        for agent in agents.tolist():
-            about_x, about_z, right, ahead = 2.0 * self._random[agent].random(4) - 1.0
-            a, b = about_x * radians(5.0), about_z * radians(5.0)  # half of the angles
-            plate = (cos(a) * cos(b), -sin(a) * sin(b), cos(a) * sin(b), sin(a) * cos(b))
-            self._state[:10, agent] = (*plate, 1.5 * right, 4.0, 1.5 * ahead, 0.0, 0.0, 0.0)
+    def act(self) -> BoolArray:
+        """Turn the plates; (n,) whose ball fell, which is worth FALLEN_REWARD instead of REWARD."""
+        self._turn()
+        fallen: BoolArray = (self.ball[1] < -2.0) | (np.abs(self.ball[0]) > 3.0) | (np.abs(self.ball[2]) > 3.0)
+        return fallen
 
     def _turn(self) -> None:
         """Turn the plates about own Z, then own X, unless that component stands beyond 0.25 and would grow further."""
         # Turning about an own axis multiplies two pairs of q's components, as complex numbers, by cos + i sin.
-        w_y, z_x, w_z, x_y = self._plate[:2], self._plate[2:], self._plate[::2], self._plate[3::-2]
+        w_y, z_x, w_z, x_y = self.plate[:2], self.plate[2:], self.plate[::2], self.plate[3::-2]
         for axis, real, imaginary in ((0, w_y, z_x), (1, w_z, x_y)):
             free = imaginary[0] * self._sign[axis] < 0.25
             s, c = self._sin[axis] * free, np.where(free, self._cos[axis], 1.0)
             real[:], imaginary[:] = real * c - imaginary * s, imaginary * c + real * s
 
-    def _simulate(self) -> None:
+    def simulate(self) -> None:
         """0.02 s of a rigid ball, in free fall or on the plate, which does not feel it and turns between the steps."""
-        plate, ball, velocity, spin = self._plate, self._ball, self._velocity, self._spin
-        velocity[1] -= GRAVITY * DT
+        plate, ball, velocity, spin = self.plate, self.ball, self.velocity, self.spin
+        velocity[1] -= self.gravity * DT
 
         # where the ball is on its plate: the plate has an edge and the ball can fall over it
         products = (plate[:, None] * plate).reshape(16, -1)
@@ -192,6 +145,83 @@ class Ball3D:
         # out of a plate that turned into it, then along
         ball -= n * (np.minimum(gap, 0.0) * over)
         ball += velocity * DT
+
+
+class Ball3D:
+    """`areas` times 12 agents: obs "vector" (8,) [q.z, q.x, d, v], 2 actions in [-1, 1], 2 degrees an Academy step."""
+
+    def __init__(self, areas: int = 1) -> None:
+        if areas < 1:
+            raise ValueError(f"{areas} areas of 3DBall; there must be at least 1")
+        num = AGENTS_PER_AREA * areas
+        self.spec = EnvSpec({"vector": FieldSpec((8,))}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), num)
+        self._agents = np.arange(num)
+        self._balls = Balls(num)
+        self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
+        self._reward = np.zeros(num, np.float32)
+        self._asked = self._agents[:0]  # to be reset at the next step
+
+    def reset(self, seed: int) -> Step:
+        """Everybody from scratch. An agent's luck is its own: the same whatever happens to the others."""
+        self._balls.seed(seed)
+        self._balls.spin[:] = 0.0
+        self._reward[:] = 0.0
+        self._asked = self._agents[:0]
+        self._begin(self._agents)
+        return self._decide([])
+
+    def reset_agents(self, agents: IntArray) -> None:
+        """End these episodes in the next step, as truncated; what they are told to do there is ignored."""
+        wrong = np.setdiff1d(agents, self._agents)
+        if wrong.size:
+            raise ValueError(f"no agents {wrong.tolist()} in 3DBall; there are 0..{self._agents[-1]}")
+        self._asked = np.union1d(self._asked, agents)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def step(self, action: Action) -> Step:
+        """Five Academy steps under (n, 2) actions: about the plate's own Z, then its own X. Who ended decides again."""
+        wish = action.continuous
+        if wish.shape != (self.spec.num_agents, 2) or not np.isfinite(wish).all():
+            raise ValueError(f"3DBall takes ({self.spec.num_agents}, 2) finite actions, got {wish.shape}: {wish}")
+        self._balls.aim(wish)
+        self._reward[:] = 0.0  # delivered with the last Step
+        ends: list[End] = []
+
+        for _ in range(DECISION_PERIOD):
+            self._steps += 1
+            # Who was asked to end does so after the count, as in Unity, where the word arrives with the decisions.
+            if self._asked.size:
+                ends.append(self._end(self._asked, np.zeros(self._asked.size, np.bool_)))
+                self._asked = self._agents[:0]
+            fallen = self._balls.act()
+            # The script sets the reward instead of adding to it: a decision is worth 0.1, not five times that.
+            self._reward[:] = REWARD
+            ending = fallen | (self._steps >= MAX_STEP)
+            if np.count_nonzero(ending):
+                # A ball that falls in the very last step has fallen: that check comes first and restarts the count.
+                self._reward[fallen] = FALLEN_REWARD
+                ends.append(self._end(np.flatnonzero(ending), fallen[ending]))
+            self._balls.simulate()
+        return self._decide(ends)
+
+    def _decide(self, ends: list[End]) -> Step:
+        nobody: End = (self._agents[:0], self._balls.see(self._agents[:0]), self._reward[:0], np.zeros(0, np.bool_))
+        agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(nobody, *ends, strict=True))
+        ended = Ended(agent, {"vector": seen}, reward, fallen)
+        return Step(self._agents, {"vector": self._balls.see(self._agents)}, self._reward, ended)
+
+    def _end(self, agents: IntArray, fallen: BoolArray) -> End:
+        """End these episodes now, be it in the middle of a period; what is returned is from before the reset."""
+        end = (agents, self._balls.see(agents), self._reward[agents], fallen)
+        self._begin(agents)
+        self._reward[agents] = 0.0  # delivered
+        return end
+
+    def _begin(self, agents: IntArray) -> None:
+        self._steps[agents] = 0
+        self._balls.begin(agents)
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -6,9 +6,34 @@ ask for an action while others end; nobody's end touches anybody else.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from core.types import Action, BoolArray, EnvSpec, FloatArray, IntArray, Obs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run an environment stands."""
+
+    index: int = 0
+    """of its process among those of the run that have an environment"""
+    seed: int = 0
+    """for what must be told at launch; all else is seeded by reset()"""
+    logs: str = ""
+    """the directory for what it writes; empty: nobody wants it"""
+
+
+HERE = Place()
+"""the only environment, outside of any run"""
+
+
+class CannotReset(Exception):
+    """This environment cannot end single agents' episodes, or not these agents'; it says why and what to do."""
+
+
+class EnvFailed(Exception):
+    """The environment cannot go on, and the message tells the whole story: where it was raised adds nothing."""
 
 
 class Ended(NamedTuple):
@@ -58,7 +83,17 @@ class Env(Protocol):
 
         Any agent may be named, whether or not the last Step asked it for an action. Its `ended` entry carries the
         observation that it had when it was cut; it comes back with a fresh episode; the others must not notice.
+        Raises CannotReset, and changes nothing, where that is not possible.
         """
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class HasStats(Protocol):
+    """An environment that has figures of its own to show."""
+
+    def stats(self) -> dict[str, float]:
+        """By name, since the last call; empty if there is nothing new."""
+        ...

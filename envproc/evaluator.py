@@ -17,8 +17,8 @@ from core.control import Client, Evaluate, Evaluated, Ready, Stop
 from core.net import num_parameters
 from core.types import EnvSpec, FloatArray
 from core.weights import Follower, Weights
-from envproc import make_env
-from envproc.env import Env
+from envproc import EnvConfig, make_env
+from envproc.env import HERE, Env, Place
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.005
@@ -31,11 +31,11 @@ class EvaluatorConfig:
     """All that the evaluator is told at birth; it travels as JSON."""
 
     name: str
-    env: str
-    copies: int
+    env: EnvConfig
     control: str
     weights: str
     policy: PolicySpec
+    where: Place = HERE
 
 
 class Evaluator:
@@ -44,11 +44,11 @@ class Evaluator:
     def __init__(self, config: EvaluatorConfig, client: Client) -> None:
         started = time.monotonic()
         self._config, self._client = config, client
-        self._env: Env = make_env(config.env, config.copies)
+        self._env: Env = make_env(config.env, config.where)
         self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
         self._follower = Follower(self._weights)
         self._stopping = False
-        client.send(Ready(config.name, os.getpid(), time.monotonic() - started))
+        client.send(Ready(config.name, os.getpid(), time.monotonic() - started, self._env.spec))
 
     def run(self) -> None:
         """Serve requests until told to stop, or until the main process is gone."""
@@ -100,30 +100,37 @@ def play(
     """Play at least `episodes` whole episodes without noise; returns their returns and lengths (in decisions).
 
     Every agent contributes its first ceil(episodes / agents) episodes: taking whichever end first would count the
-    short ones too often. None if `interrupted` said so in between.
+    short ones too often. Where agents come and go, those that are there contribute more until it is enough. None if
+    `interrupted` said so in between.
     """
     spec = env.spec
     policy = Policy(policy_spec, spec.action, spec.num_agents, parameters, seed=0)
     quota = -(-episodes // spec.num_agents)
-    left = np.full(spec.num_agents, quota)
+    begun = np.zeros(spec.num_agents, np.int64)  # episodes that count, each agent's
+    counts = np.zeros(spec.num_agents, np.bool_)  # whether the running one does
     total, length = np.zeros(spec.num_agents), np.zeros(spec.num_agents, np.int64)
     returns: list[float] = []
     lengths: list[int] = []
     step = env.reset(seed)
-    while left.any():
+    while True:
         if interrupted():
             return None
+        fresh = step.agent[length[step.agent] == 0]
+        counts[fresh] = begun[fresh] < quota
+        begun[fresh] += counts[fresh]
         length[step.agent] += 1
         step = env.step(policy.to_env(policy.act(step.obs)))
         for agent, reward in zip(step.ended.agent.tolist(), step.ended.reward.tolist(), strict=True):
-            if left[agent] and length[agent]:
-                left[agent] -= 1
+            if counts[agent]:
                 returns.append(float(total[agent]) + reward)
                 lengths.append(int(length[agent]))
-            total[agent] = length[agent] = 0
+            total[agent] = length[agent] = counts[agent] = 0
+        if not counts.any():
+            if len(returns) >= episodes:
+                return returns, lengths
+            quota += int(len(step.agent) > 0 and (begun[step.agent] >= quota).all())
         going_on = length[step.agent] > 0  # of an episode's first decision the reward is nobody's
         total[step.agent[going_on]] += step.reward[going_on]
-    return returns, lengths
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from core.control import Client, Failed
+from envproc.env import EnvFailed
 
 _PARENT = int(os.environ.get("SHARL_PARENT", os.getppid()))
 """the main process. Told, not asked for: when one asks, it may be gone already and another one be the parent"""
@@ -41,6 +42,7 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     config = msgspec.json.decode(sys.argv[1], type=config_type)
     client = Client(config.control, config.name)
     code = 0
+    work: Work | None = None
     try:
         with contextlib.ExitStack() as opened:  # closed after the error was told: what failed may well hang in close()
             try:
@@ -48,8 +50,8 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
                 opened.callback(work.close)
                 work.run()
             except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
-                what = _shorten(f"{type(error).__name__}: {error}", 500)
-                client.send(Failed(config.name, what, _shorten(traceback.format_exc(), 12_000)))
+                refused = work is None and isinstance(error, ValueError | MemoryError | RuntimeError | OSError)
+                client.send(_failure(config.name, error, refused))
                 code = 1
     except BaseException:  # noqa: BLE001 - from close(), when all the work is done: told in the log
         traceback.print_exc()
@@ -58,6 +60,14 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _failure(name: str, error: BaseException, refused: bool) -> Failed:
+    first, _, rest = str(error).partition("\n")
+    if not isinstance(error, EnvFailed):
+        rest = traceback.format_exc()
+    refusal = _shorten(str(error), 2000) if refused else ""
+    return Failed(name, _shorten(f"{type(error).__name__}: {first}", 500), _shorten(rest, 12_000), refusal)
 
 
 def _shorten(text: str, most: int) -> str:

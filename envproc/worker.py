@@ -7,21 +7,36 @@ little, and its policy is data (core/acting.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.acting import Policy, PolicySpec
-from core.control import Answer, Client, Command, Episodes, Evaluate, Pause, Ready, Reset, Resume, Set, Stop
+from core.acting import Policy
+from core.control import (
+    Answer,
+    Begin,
+    Client,
+    Command,
+    Episodes,
+    Evaluate,
+    Pause,
+    Ready,
+    Reset,
+    Resume,
+    Set,
+    Stats,
+    Stop,
+)
 from core.net import num_parameters
-from core.ring import Ring, RingAddress, Word
+from core.ring import Ring, Word
 from core.types import FloatArray
 from core.weights import Follower, Weights
-from envproc import make_env
+from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator
-from envproc.env import Env, Step
+from envproc.env import CannotReset, Env, HasStats, Place, Step
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.0002
@@ -29,26 +44,22 @@ _NAP_S = 0.0002
 _REPORT_EVERY_S = 0.05
 _MOST_EPISODES = 500
 """in one message"""
+_STATS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """All that a worker is told at birth; it travels as JSON."""
+    """All that a worker is told at birth; it travels as JSON. The rest comes with Begin."""
 
     name: str
-    env: str
-    copies: int
+    env: EnvConfig
     seed: int
     control: str
     """address of the control channel"""
-    ring: RingAddress
     lane: int
-    weights: str
-    """address of the weights"""
-    policy: PolicySpec
-    gamma: float = 0.99
-    n_step: int = 1
     epoch: int = 0
+    logs: str = ""
+    """the directory for what its environment writes"""
 
 
 class Worker:
@@ -56,25 +67,36 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, client: Client) -> None:
         started = time.monotonic()
-        self._client = client
-        self._env: Env = make_env(config.env, config.copies)
-        spec = self._env.spec
-        self._ring = Ring.attach(config.ring, spec)
-        self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
-        self._writer = self._ring.writer(config.lane, config.epoch)
-        self._follower = Follower(self._weights)
-        env_seed, policy_seed = np.random.SeedSequence([config.seed, config.lane, config.epoch]).generate_state(2)
-        self._policy = Policy(
-            config.policy, spec.action, spec.num_agents, self._follower.parameters, seed=int(policy_seed)
-        )
-        self._accumulator = Accumulator(spec, config.gamma, config.n_step)
-        self._agents = range(spec.num_agents)
-        self._to_reset: list[int] = []
+        self._config, self._client = config, client
+        seeds = np.random.SeedSequence([config.seed, config.lane, config.epoch]).generate_state(3).tolist()
+        env_seed, self._policy_seed, launch_seed = seeds
+        where = Place(config.lane, launch_seed, config.logs)
+        self._env: Env = make_env(config.env, where)
+        self._opened = contextlib.ExitStack()
+        self._opened.callback(self._env.close)
+        self._agents = range(self._env.spec.num_agents)
+        self._resets: list[Reset] = []  # that the next step does, and its end answers
+        self._begun = False
         self._paused = False
         self._stopping = False
-        self._next_report = 0.0
-        self._step = self._env.reset(int(env_seed))
-        self._client.send(Ready(config.name, os.getpid(), time.monotonic() - started))
+        self._next_report = self._next_stats = 0.0
+        try:
+            self._step = self._env.reset(env_seed)
+        except BaseException:
+            self._opened.close()
+            raise
+        self._client.send(Ready(config.name, os.getpid(), time.monotonic() - started, self._env.spec))
+
+    def _begin(self, begin: Begin) -> None:
+        spec, config = self._env.spec, self._config
+        self._ring = self._opened.enter_context(Ring.attach(begin.ring, spec))
+        self._weights = self._opened.enter_context(Weights.attach(begin.weights, num_parameters(begin.policy.net)))
+        self._writer = self._ring.writer(config.lane, config.epoch)
+        self._follower = Follower(self._weights)
+        parameters = self._follower.parameters
+        self._policy = Policy(begin.policy, spec.action, spec.num_agents, parameters, seed=self._policy_seed)
+        self._accumulator = Accumulator(spec, begin.gamma, begin.n_step)
+        self._begun = True
 
     def run(self) -> None:
         """Work until told to stop, or until the main process is gone."""
@@ -82,17 +104,20 @@ class Worker:
             if not self.turn():
                 before = time.monotonic_ns()
                 time.sleep(_NAP_S)
-                self._writer.count(Word.WAITED_NS, time.monotonic_ns() - before)
+                if self._begun:
+                    self._writer.count(Word.WAITED_NS, time.monotonic_ns() - before)
 
     @property
     def stopping(self) -> bool:
-        return self._stopping or bool(self._writer.words.item(Word.STOP))
+        return self._stopping or (self._begun and bool(self._writer.words.item(Word.STOP)))
 
     def turn(self) -> bool:
-        """One environment step. False, and no step, while paused or ahead of the learner."""
-        self._writer.count(Word.ALIVE)
+        """One environment step. False, and no step, before Begin, while paused, or ahead of the learner."""
         for command in self._client.receive():
             self._obey(command)
+        if not self._begun:
+            return False
+        self._writer.count(Word.ALIVE)
         self._report()
         if self._paused or not self._writer.may_go_on():
             return False
@@ -101,7 +126,7 @@ class Worker:
         step = self._step
         action = self._act()
         self._accumulator.decide(step.agent, step.obs, action)
-        self._reset_agents()
+        dropped = self._drop_open_episodes()
         self._step = self._env.step(self._policy.to_env(action))
         _refuse_bad_numbers(self._step)
         rows = self._accumulator.observe(self._step)
@@ -110,6 +135,8 @@ class Worker:
         if len(rows):
             self._writer.append(rows)
         self._writer.count(Word.STEPS)
+        if self._resets:
+            self._answer_resets(dropped)
         return True
 
     def _act(self) -> FloatArray:
@@ -118,31 +145,46 @@ class Worker:
             return self._policy.guess(step.agent)
         return self._policy.explore(step.obs, step.agent)
 
-    def _reset_agents(self) -> None:
-        """Forced resets. After decide(), so that the action which the environment will ignore gets no row either."""
-        if not self._to_reset:
-            return
-        agents = np.array(self._to_reset, np.int64)
-        self._to_reset.clear()
-        self._accumulator.drop(agents)
-        self._policy.restart(agents)
-        self._env.reset_agents(agents)
+    def _drop_open_episodes(self) -> list[int]:
+        """Of who is reset by the next step. After decide(): the action that the environment ignores gets no row."""
+        dropped: list[int] = []
+        for reset in self._resets:
+            self._policy.restart(np.array(reset.agents, np.int64))
+            dropped += self._accumulator.drop(reset.agents)
+        return dropped
+
+    def _answer_resets(self, dropped: list[int]) -> None:
+        """The step that was to end these agents' episodes is over."""
+        going_on = set(dropped) - set(self._step.ended.agent.tolist())
+        for reset in self._resets:
+            failed = sorted(going_on.intersection(reset.agents))
+            what = f"the environment did not end the episodes of {failed}" if failed else "reset"
+            self._answer(reset.request, not failed, f"agents {reset.agents}: {what}")
+        self._resets.clear()
 
     def _obey(self, command: Command) -> None:
         match command:
+            case Begin():
+                self._begin(command)
             case Reset(request, agents):
                 unknown = [agent for agent in agents if agent not in self._agents]
                 if unknown:
                     self._answer(request, False, f"no agent {unknown}; there are agents 0 to {len(self._agents) - 1}")
                     return
-                self._to_reset += [agent for agent in agents if agent not in self._to_reset]
-                self._answer(request, True, f"agents {agents} are reset with the next step")
+                try:
+                    self._env.reset_agents(np.array(agents, np.int64))
+                except CannotReset as error:
+                    self._answer(request, False, str(error))
+                else:
+                    self._resets.append(command)
             case Pause(request):
                 self._paused = True
                 self._answer(request, True, "paused")
             case Resume(request):
                 self._paused = False
                 self._answer(request, True, "resumed")
+            case Set(request) if not self._begun:
+                self._answer(request, False, "there is no policy yet")
             case Set(request, field, value):
                 try:
                     self._policy.set_sigma(value)
@@ -165,11 +207,15 @@ class Worker:
             for start in range(0, len(episodes), _MOST_EPISODES):
                 self._client.send(Episodes(self._client.worker, episodes[start : start + _MOST_EPISODES]))
             episodes.clear()
+        if isinstance(self._env, HasStats) and time.monotonic() >= self._next_stats:
+            self._next_stats = time.monotonic() + _STATS_EVERY_S
+            if values := self._env.stats():
+                self._client.send(Stats(self._client.worker, values))
 
     def close(self) -> None:
-        self._env.close()
-        self._weights.close()
-        self._ring.close()
+        for reset in self._resets:
+            self._answer(reset.request, False, "the worker stopped before the next step")
+        self._opened.close()
 
 
 def _refuse_bad_numbers(step: Step) -> None:

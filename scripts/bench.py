@@ -24,13 +24,14 @@ import torch
 from algos.ddpg import DDPG, Config
 from core import atomic, atomic_numba
 from core.acting import Policy
-from core.control import Server
+from core.control import Begin, Ready, Server
 from core.learner import as_batch
 from core.net import num_parameters
 from core.ring import FOREVER, Ring, Sampler, Word
 from core.supervisor import Supervisor
 from core.types import Action, Rows, row_layout
 from core.weights import Follower, Weights
+from envproc import EnvConfig
 from envproc.accumulator import Accumulator
 from envproc.ball3d import Ball3D
 from envproc.worker import WorkerConfig
@@ -135,9 +136,12 @@ def birth() -> Line:
             Supervisor() as supervisor,
         ):
             ring.allow(FOREVER)
-            config = WorkerConfig("worker-0", "3dball", 1, 1, server.address, ring.address, 0, weights.address, policy)
+            config = WorkerConfig("worker-0", EnvConfig("3dball"), seed=1, control=server.address, lane=0)
             begun = time.perf_counter()
             supervisor.start(config.name, "envproc.worker", config)
+            while not any(isinstance(report, Ready) for report in server.receive()):
+                time.sleep(0.0005)
+            server.send(config.name, Begin(ring.address, weights.address, policy))
             while not ring.load(Word.PUBLISHED)[0] and time.perf_counter() < begun + 30:
                 time.sleep(0.0005)
             times[0].append(time.perf_counter() - begun)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from core.control import Client, Server, Stop
-from core.ring import Ring
 from core.supervisor import Supervisor
 from envproc.evaluator import Evaluator, EvaluatorConfig
 from envproc.worker import Worker, WorkerConfig
@@ -17,8 +16,10 @@ _NAP_S = 0.00005
 
 
 class Crew(Protocol):
-    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
-        """Begin to work. Whatever an environment raises in the meantime is raised here or later."""
+    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
+        """Start them; each says Ready when its environment is up. What it raises is raised here or told later."""
+
+    def start_evaluator(self, evaluator: EvaluatorConfig) -> None: ...
 
     def turn(self) -> None:
         """Called while the learner waits for rows or for an evaluation."""
@@ -30,19 +31,20 @@ class Crew(Protocol):
 class Processes:
     """Each worker, and the evaluator, a process of its own. They work by themselves."""
 
-    def __init__(self, supervisor: Supervisor, server: Server, ring: Ring) -> None:
-        self._supervisor, self._server, self._ring = supervisor, server, ring
+    def __init__(self, supervisor: Supervisor, server: Server) -> None:
+        self._supervisor, self._server = supervisor, server
 
-    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
+    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
         for worker in workers:
             self._supervisor.start(worker.name, "envproc.worker", worker)
+
+    def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
         self._supervisor.start(evaluator.name, "envproc.evaluator", evaluator)
 
     def turn(self) -> None:
         time.sleep(_NAP_S)
 
     def stop(self) -> None:
-        self._ring.stop()
         self._supervisor.stop(ask=lambda name: self._server.send(name, Stop()))
 
 
@@ -53,10 +55,12 @@ class InThisProcess:
         self._turned: list[Worker | Evaluator] = []
         self._opened = contextlib.ExitStack()
 
-    def start(self, workers: Sequence[WorkerConfig], evaluator: EvaluatorConfig) -> None:
+    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
         for config in workers:
             self._turned.append(Worker(config, self._client(config)))
             self._opened.callback(self._turned[-1].close)
+
+    def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
         self._turned.append(Evaluator(evaluator, self._client(evaluator)))
         self._opened.callback(self._turned[-1].close)
 

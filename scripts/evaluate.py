@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import numpy as np
 import tyro
 
 from core import checkpoint
 from core.types import FloatArray, require
-from envproc import make_env
+from envproc import EnvConfig, make_env
+from envproc.env import Place
 from envproc.evaluator import copies_for, play
 from scripts.command_line import UsageError, read_command_line
 
@@ -41,7 +43,9 @@ def main(arguments: list[str]) -> int:
         options = read_command_line(Options, arguments, "python -m scripts.evaluate")
         require("--episodes", options.episodes, options.episodes >= 1, "at least 1")
         saved, parameters = _load(options)
-        env = make_env(saved.env, copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, saved.copies))
+        config = msgspec.convert(saved.env, EnvConfig)
+        copies = copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, config.copies)
+        env = make_env(replace(config, copies=copies), Place(seed=options.seed))
     except (UsageError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from algos import ALGORITHMS
 from core.types import require
+from envproc import EnvConfig
+from envproc.unity.options import UnityOptions
 from scripts.command_line import UsageError, read_command_line
 
 AlgoConfig = TypeVar("AlgoConfig")
@@ -23,7 +25,10 @@ class Options(Generic[AlgoConfig]):
 
     algo: AlgoConfig
     env: str = "3dball"
-    """3dball, gymnasium:ID, or path/to/file.py:Class"""
+    """3dball, gymnasium:ID, unity:PATH, unity:editor, or path/to/file.py:Class"""
+    behavior: str = ""
+    """of a Unity scene with several behaviours: the one to train; the others do nothing"""
+    unity: UnityOptions = field(default_factory=UnityOptions)
     run: str = ""
     """name of the run, a new directory below --runs-dir; empty: made from algorithm, environment and time"""
     runs_dir: Path = Path("runs")
@@ -33,7 +38,7 @@ class Options(Generic[AlgoConfig]):
     workers: int = 0
     """environment processes; 0: one less than there are cores"""
     copies: int = 1
-    """environment copies (3dball: areas of 12 agents) in each worker"""
+    """environment copies (3dball: areas of 12 agents; Unity: areas of a TrainingAreaReplicator) in each worker"""
     mode: Literal["async", "sync", "single"] = "async"
     """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
     single: in lock-step in this one process, for a debugger"""
@@ -52,6 +57,15 @@ class Options(Generic[AlgoConfig]):
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
 
+    @property
+    def env_config(self) -> EnvConfig:
+        return EnvConfig(self.env, self.copies, self.behavior, self.unity)
+
+    @property
+    def in_editor(self) -> bool:
+        """There is one Editor with one scene: one worker, and nobody to evaluate."""
+        return self.env == "unity:editor"
+
     def check(self) -> None:
         """Raises ValueError, in one line, for the first option that cannot be meant."""
         limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "eval_episodes": 24, "seed": 0, "capacity": 1}
@@ -61,6 +75,9 @@ class Options(Generic[AlgoConfig]):
         require("--seed", self.seed, self.seed < 2**32, "below 2**32")
         goal = self.until_return
         require("--until-return", goal, goal is None or isfinite(goal), "a finite number")
+        if self.in_editor:
+            require("--workers", self.workers, self.workers <= 1, "1 with the Editor, which runs one scene")
+            require("--until-return", goal, goal is None, "left out with the Editor, which has no scene to evaluate in")
         if self.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", self.run):
             raise ValueError(
                 f"--run {self.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"

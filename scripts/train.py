@@ -20,18 +20,19 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from algos import ALGORITHMS
 from core import checkpoint
-from core.control import Server
-from core.job import EVALUATOR, Interrupted, Job, Schedule, WorkerLost
+from core.control import Begin, Report, Server
+from core.job import EVALUATOR, Job, Schedule
 from core.learner import Learner, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.net import num_parameters
@@ -39,8 +40,10 @@ from core.ratio import ReplayRatio
 from core.ring import Ring
 from core.supervisor import Supervisor
 from core.types import EnvSpec
+from core.watch import Interrupted, Watch, WorkerLost
 from core.weights import Weights
-from envproc import make_env
+from envproc import check_player, make_env
+from envproc.env import EnvFailed, Place
 from envproc.evaluator import EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
 from scripts.command_line import UsageError
@@ -62,53 +65,70 @@ def main(arguments: list[str]) -> int:
 def train(name: str, options: Options[Any]) -> int:
     """One run, from its directory to its summary. Returns the exit code.
 
-    Raises UsageError, before anything has been started, if what was asked for cannot be done.
+    Raises UsageError, and leaves nothing behind, if what was asked for cannot be done.
     """
     with _refusals_are_usage_errors():
         options.check()
         _check_device(options.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options = dataclasses.replace(options, workers=options.workers or max(cores - 1, 1))
+    options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
     torch.set_flush_denormal(True)
     interrupts = Interrupts()
-    trouble = ""
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
             spec = _spec_of(options)
-            algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
-            rows_a_step = spec.num_agents * options.workers
-            ratio = ReplayRatio(options.replay_ratio, options.algo.batch_size, options.algo.warmup, rows_a_step)
-            ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity, options.algo.n_step))
-            size = num_parameters(algorithm.policy_spec.net)
-            weights = opened.enter_context(Weights.create(size))
-            eval_weights = opened.enter_context(Weights.create(size))
-            learner = Learner(algorithm, ring, weights, ratio, options.seed, options.device)
+            parts = None if spec is None else _build(name, options, spec, opened)
             directory = _new_directory(name, options)
+        server = opened.enter_context(Server())
+        supervisor = opened.enter_context(Supervisor(directory / "logs"))
+        crew: Crew = InThisProcess() if options.mode == "single" else Processes(supervisor, server)
+        opened.callback(crew.stop)
+        watch = Watch(server, supervisor)
+        workers = _worker_configs(options, server, directory)
+        heard: list[Report] = []
+        if parts is None:
+            try:
+                with _refusals_are_usage_errors():
+                    crew.start_workers(workers)
+                    spec, heard = watch.await_spec(crew.turn, interrupts.asked)
+                    parts = _build(name, options, spec, opened)
+            except UsageError:
+                crew.stop()
+                shutil.rmtree(directory)
+                raise
+            except (EnvFailed, WorkerLost) as lost:
+                print(f"error: {lost}\nrun: {directory}", file=sys.stderr)
+                return DEGRADED
+            except Interrupted:
+                return INTERRUPTED
+            workers = []  # they are at work
 
         resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
         (directory / "config.json").write_text(json.dumps(resolved, indent=1))
         metrics = opened.enter_context(Metrics(directory, Terminal()))
         metrics.write("config", **resolved, cores=cores, python=platform.python_version())
-        server = opened.enter_context(Server())
-        supervisor = opened.enter_context(Supervisor(directory / "logs"))
-        workers, evaluator = _crew_configs(options, spec, learner, server, weights, eval_weights)
         lock_stepped = options.mode != "async"
         schedule = Schedule(
             options.steps,
-            options.eval_every,
+            None if options.in_editor else options.eval_every,
             options.eval_episodes,
             options.until_return,
             options.seed,
             waits=lock_stepped,
         )
-        single = options.mode == "single"
-        crew: Crew = InThisProcess() if single else Processes(supervisor, server, ring)
-        job = Job(learner, server, supervisor, metrics, eval_weights, schedule, crew.turn, interrupts.asked)
-
+        learner, policy_spec = parts.learner, parts.learner.algorithm.policy_spec
+        begin = Begin(parts.ring.address, parts.weights.address, policy_spec, options.algo.gamma, options.algo.n_step)
+        job = Job(
+            learner, server, watch, metrics, begin, parts.eval_weights, schedule, crew.turn, interrupts.asked
+        )  # fmt: skip
+        trouble = ""
         try:
-            crew.start(workers, evaluator)
+            crew.start_workers(workers)
+            if schedule.eval_every:
+                crew.start_evaluator(_evaluator_config(options, parts, server, directory))
+            job.note(heard)
             if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
             else:
@@ -122,16 +142,40 @@ def train(name: str, options: Options[Any]) -> int:
         except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
             job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 
+        parts.ring.stop()
         crew.stop()
-        state = algorithm.state_dict()
+        state = learner.algorithm.state_dict()
         if interrupts.count < 2:
-            policy = checkpoint.SavedPolicy(options.env, options.copies, spec, algorithm.policy_spec)
+            policy = checkpoint.SavedPolicy(dataclasses.asdict(options.env_config), parts.spec, policy_spec)
             checkpoint.save(directory / "checkpoint", policy, job.policy_to_keep(), state)
         metrics.write("summary", **job.summary(), weights_sha256=digest(state), exit_code=exit_code)
     if trouble:
         print(f"error: {trouble}", file=sys.stderr)
     print(f"run: {directory}")
     return exit_code
+
+
+class Parts(NamedTuple):
+    """What learns, and what it shares with the workers."""
+
+    spec: EnvSpec
+    ring: Ring
+    weights: Weights
+    eval_weights: Weights
+    learner: Learner
+
+
+def _build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:
+    algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
+    rows_a_step = spec.num_agents * options.workers
+    ratio = ReplayRatio(options.replay_ratio, options.algo.batch_size, options.algo.warmup, rows_a_step)
+    ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity, options.algo.n_step))
+    size = num_parameters(algorithm.policy_spec.net)
+    weights = opened.enter_context(Weights.create(size))
+    eval_weights = opened.enter_context(Weights.create(size))
+    return Parts(
+        spec, ring, weights, eval_weights, Learner(algorithm, ring, weights, ratio, options.seed, options.device)
+    )
 
 
 class Interrupts:
@@ -175,8 +219,12 @@ def _refusals_are_usage_errors() -> Iterator[None]:
         raise UsageError(" ".join(str(error).split())) from error
 
 
-def _spec_of(options: Options[Any]) -> EnvSpec:
-    env = make_env(options.env, options.copies)
+def _spec_of(options: Options[Any]) -> EnvSpec | None:
+    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
+    if options.env.startswith("unity:"):
+        check_player(options.env)
+        return None
+    env = make_env(options.env_config)
     try:
         return env.spec
     finally:
@@ -202,35 +250,30 @@ def _new_directory(name: str, options: Options[Any]) -> Path:
     return directory
 
 
-def _crew_configs(
-    options: Options[Any], spec: EnvSpec, learner: Learner, server: Server, weights: Weights, eval_weights: Weights
-) -> tuple[list[WorkerConfig], EvaluatorConfig]:
-    policy = learner.algorithm.policy_spec
-    workers = [
+def _worker_configs(options: Options[Any], server: Server, directory: Path) -> list[WorkerConfig]:
+    return [
         WorkerConfig(
             name=f"worker-{lane}",
-            env=options.env,
-            copies=options.copies,
+            env=options.env_config,
             seed=options.seed,
             control=server.address,
-            ring=learner.ring.address,
             lane=lane,
-            weights=weights.address,
-            policy=policy,
-            gamma=options.algo.gamma,
-            n_step=options.algo.n_step,
+            logs=str(directory / "logs"),
         )
         for lane in range(options.workers)
     ]
-    evaluator = EvaluatorConfig(
+
+
+def _evaluator_config(options: Options[Any], parts: Parts, server: Server, directory: Path) -> EvaluatorConfig:
+    copies = copies_for(options.eval_episodes, parts.spec, options.copies)
+    return EvaluatorConfig(
         name=EVALUATOR,
-        env=options.env,
-        copies=copies_for(options.eval_episodes, spec, options.copies),
+        env=dataclasses.replace(options.env_config, copies=copies),
         control=server.address,
-        weights=eval_weights.address,
-        policy=policy,
+        weights=parts.eval_weights.address,
+        policy=parts.learner.algorithm.policy_spec,
+        where=Place(options.workers, options.seed, str(directory / "logs")),
     )
-    return workers, evaluator
 
 
 def _jsonable(options: Options[Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def flat() -> Ball3D:
     """A fresh one with all plates level."""
     env = Ball3D()
     env.reset(0)
-    env._plate[:] = np.array([[1.0], [0.0], [0.0], [0.0]])
+    env._balls.plate[:] = np.array([[1.0], [0.0], [0.0], [0.0]])
     return env
 
 
@@ -151,7 +151,7 @@ def test_a_ball_that_falls_in_the_last_step_of_its_episode_has_fallen() -> None:
     env = Ball3D()
     env.reset(0)
     env._steps[4] = 4999
-    env._ball[0, 4] = 3.5
+    env._balls.ball[0, 4] = 3.5
     step = env.step(IDLE)
     assert [step.ended.agent, step.ended.reward, step.ended.terminated] == [4, -1.0, True]
 
@@ -173,7 +173,7 @@ def test_nobody_notices_that_another_agent_was_reset(seed: int, agent: int, rese
         mine, theirs = a.ended.agent != agent, b.ended.agent != agent
         assert np.array_equal(a.ended.agent[mine], b.ended.agent[theirs])
         assert np.array_equal(a.ended.obs["vector"][mine], b.ended.obs["vector"][theirs])
-    assert np.array_equal(left._state[:, others], right._state[:, others])
+    assert np.array_equal(left._balls.state[:, others], right._balls.state[:, others])
 
 
 def test_a_reset_agent_is_truncated_with_what_it_saw_and_its_action_is_ignored() -> None:
@@ -231,12 +231,12 @@ def test_an_agent_has_the_same_luck_however_many_others_there_are() -> None:
 def test_the_balls_spin_outlives_an_episode_but_not_a_reset_of_all() -> None:
     env = Ball3D()
     env.reset(0)
-    env._spin[:, 6] = (1.0, 2.0, 3.0)
+    env._balls.spin[:, 6] = (1.0, 2.0, 3.0)
     env.reset_agents(np.array([6]))
     env.step(IDLE)
-    np.testing.assert_allclose(env._spin[:, 6], np.array([1.0, 2.0, 3.0]) * (1 - 0.01 * 0.02) ** 5)
+    np.testing.assert_allclose(env._balls.spin[:, 6], np.array([1.0, 2.0, 3.0]) * (1 - 0.01 * 0.02) ** 5)
     env.reset(0)
-    assert not env._spin.any()
+    assert not env._balls.spin.any()
 
 
 def test_a_plate_turns_two_degrees_a_step_and_stops_a_little_beyond_a_quarter() -> None:
@@ -246,9 +246,11 @@ def test_a_plate_turns_two_degrees_a_step_and_stops_a_little_beyond_a_quarter() 
             env, wish = Ball3D(), np.zeros((12, 2))
             env.reset(4)
             wish[:, column] = 3 * sign  # as good as 1: more than 2 degrees a step there is not
-            before = env._plate.copy()
+            before = env._balls.plate.copy()
             env.step(act(wish))
-            np.testing.assert_allclose((before * env._plate).sum(axis=0), math.cos(math.radians(10) / 2), rtol=1e-9)
+            np.testing.assert_allclose(
+                (before * env._balls.plate).sum(axis=0), math.cos(math.radians(10) / 2), rtol=1e-9
+            )
             for _ in range(4):
                 tilt = sign * env.step(act(wish)).obs["vector"][:, column]
             assert ((tilt >= 0.25) & (tilt < math.sin(math.asin(0.25) + math.radians(1)) + 1e-6)).all()
@@ -259,19 +261,19 @@ def test_a_ball_rolls_down_a_slope_as_a_solid_sphere_does() -> None:
     env = Ball3D()
     env.reset(0)
     slope, start = math.radians(10), 1.5
-    env._plate[:] = np.array([[math.cos(slope / 2)], [0.0], [math.sin(slope / 2)], [0.0]])
+    env._balls.plate[:] = np.array([[math.cos(slope / 2)], [0.0], [math.sin(slope / 2)], [0.0]])
     normal, uphill = (-math.sin(slope), math.cos(slope)), (math.cos(slope), math.sin(slope))
-    env._ball[:] = np.array([[3 * n + start * u] for n, u in zip(normal, uphill, strict=True)] + [[0.0]])
+    env._balls.ball[:] = np.array([[3 * n + start * u] for n, u in zip(normal, uphill, strict=True)] + [[0.0]])
     for _ in range(8):
         env.step(IDLE)
-    speed = -(env._velocity[0] * uphill[0] + env._velocity[1] * uphill[1])
+    speed = -(env._balls.velocity[0] * uphill[0] + env._balls.velocity[1] * uphill[1])
     np.testing.assert_allclose(speed, 5 / 7 * 9.81 * math.sin(slope) * 0.8, rtol=2e-3)  # the drag takes a little
-    np.testing.assert_allclose(env._spin[2], speed / 0.5, rtol=2e-3)
+    np.testing.assert_allclose(env._balls.spin[2], speed / 0.5, rtol=2e-3)
 
 
 def test_a_ball_at_rest_on_a_flat_plate_stays_there() -> None:
     env = flat()
-    env._ball[:] = np.array([[0.5], [3.0], [-0.5]])
+    env._balls.ball[:] = np.array([[0.5], [3.0], [-0.5]])
     for _ in range(20):
         step = env.step(IDLE)
     np.testing.assert_allclose(step.obs["vector"], np.tile([0, 0, 0.5, 3, -0.5, 0, 0, 0], (12, 1)), atol=1e-6)
@@ -279,7 +281,7 @@ def test_a_ball_at_rest_on_a_flat_plate_stays_there() -> None:
 
 def test_a_ball_falls_freely_once_its_centre_is_over_the_edge() -> None:
     env = flat()
-    env._ball[:] = np.array([[2.51], [3.0], [0.0]])
+    env._balls.ball[:] = np.array([[2.51], [3.0], [0.0]])
     step = env.step(IDLE)
     np.testing.assert_allclose(step.obs["vector"][:, 6], -9.81 * 0.1, rtol=1e-6)
 

@@ -10,13 +10,13 @@ from types import TracebackType
 import zmq
 
 from core.acting import PolicySpec
-from core.control import Answer, Command, Episode, Episodes, Failed, Ready, Report, Server
+from core.control import Answer, Begin, Command, Episode, Episodes, Failed, Ready, Report, Server, Set
 from core.net import NetSpec, num_parameters
 from core.ring import Ring, Word
 from core.supervisor import Supervisor
 from core.types import EnvSpec, Rows
 from core.weights import Weights
-from envproc import make_env
+from envproc import EnvConfig
 from envproc.worker import WorkerConfig
 from tests.process.runs import wait_until
 
@@ -26,31 +26,32 @@ WORKER = "worker-0"
 class Lane:
     """The worker begins no step before `allow`. It acts at random: no weights are published."""
 
-    def __init__(self, env: str, logs: Path, capacity: int = 100_000) -> None:
+    def __init__(self, env: str | EnvConfig, logs: Path, capacity: int = 100_000) -> None:
         self._opened = contextlib.ExitStack()
-        probe = make_env(env, 1)
-        self.spec: EnvSpec = probe.spec
-        probe.close()
-        inputs = {name: field.shape for name, field in self.spec.obs.items()}
-        self.policy = PolicySpec(NetSpec(inputs, (), self.spec.action.num_continuous), "tanh")
-        self.ring = self._opened.enter_context(Ring.create(self.spec, 1, capacity))
-        self.weights = self._opened.enter_context(Weights.create(num_parameters(self.policy.net)))
         self.server = self._opened.enter_context(Server())
         self.supervisor = self._opened.enter_context(Supervisor(logs))
         self.reports: list[Report] = []
         config = WorkerConfig(
             name=WORKER,
-            env=env,
-            copies=1,
+            env=EnvConfig(env) if isinstance(env, str) else env,
             seed=1,
             control=self.server.address,
-            ring=self.ring.address,
             lane=0,
-            weights=self.weights.address,
-            policy=self.policy,
+            logs=str(logs),
         )
         self.supervisor.start(WORKER, "envproc.worker", config)
-        wait_until(lambda: any(isinstance(report, Ready) for report in self.hear()), "the worker to be ready")
+        wait_until(lambda: bool(self._ready), "the worker to be ready")
+        self.spec: EnvSpec = self._ready[0].spec
+        inputs = {name: field.shape for name, field in self.spec.obs.items()}
+        self.policy = PolicySpec(NetSpec(inputs, (), self.spec.action.num_continuous), "tanh")
+        self.ring = self._opened.enter_context(Ring.create(self.spec, 1, capacity))
+        self.weights = self._opened.enter_context(Weights.create(num_parameters(self.policy.net)))
+        self.send(Begin(self.ring.address, self.weights.address, self.policy))
+        wait_until(lambda: self.turns > 0, "the worker to begin")
+
+    @property
+    def _ready(self) -> list[Ready]:
+        return [report for report in self.hear() if isinstance(report, Ready)]
 
     def __enter__(self) -> Lane:
         return self
@@ -94,6 +95,11 @@ class Lane:
         self.send(command)
         wait_until(lambda: len(self.answers) > before, f"an answer to {command}")
         return self.answers[-1]
+
+    def deliver(self, command: Command) -> None:
+        """Send it and wait until the worker has read it: what is sent after it is answered."""
+        self.send(command)
+        self.ask(Set(0, "sigma", 0.1))
 
     @property
     def answers(self) -> list[Answer]:

@@ -11,6 +11,7 @@ import zmq
 
 from core.control import Evaluate, Pause, Ready, Reset, Resume, Set, Stop
 from core.ring import FOREVER
+from envproc import EnvConfig
 from envproc.evaluator import EvaluatorConfig
 from tests.process.lane import WORKER, Lane, Stranger
 from tests.process.runs import TOYS, wait_until
@@ -33,11 +34,11 @@ GARBAGE = {
 def test_garbage_sent_to_the_main_process_is_counted_and_changes_nothing(garbage: bytes, tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane, Stranger(lane.server) as stranger:
         stranger.say(garbage)
-        stranger.say(msgspec.msgpack.encode(Ready("stranger", 1, 0.0)))  # read after the garbage
+        stranger.say(msgspec.msgpack.encode(Ready("stranger", 1, 0.0, lane.spec)))  # read after the garbage
         before = len(lane.reports)
         wait_until(lambda: len(lane.hear()) > before, "the stranger's second message")
         assert lane.server.num_refused == 1
-        assert lane.reports[before:] == [Ready("stranger", 1, 0.0)]
+        assert lane.reports[before:] == [Ready("stranger", 1, 0.0, lane.spec)]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
@@ -52,7 +53,7 @@ def test_garbage_sent_to_a_worker_does_not_stop_it(garbage: bytes, tmp_path: Pat
 def test_a_message_that_is_too_long_never_arrives_and_the_channel_lives(tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane, Stranger(lane.server) as stranger:
         before = len(lane.hear())
-        stranger.say(msgspec.msgpack.encode(Ready("x" * 100_000, 1, 0.0)))
+        stranger.say(msgspec.msgpack.encode(Ready("x" * 100_000, 1, 0.0, lane.spec)))
         assert not lane.server.send(WORKER, Reset(1, list(range(40_000)))), "it would end the connection for good"
         assert lane.ask(Pause(2)).request == 2
         assert lane.ask(Resume(3)).request == 3
@@ -100,7 +101,9 @@ def test_every_request_is_answered_once_and_a_wrong_one_with_the_reason(tmp_path
 def test_an_evaluator_that_is_told_to_stop_while_it_starts_is_not_waited_for_as_if_it_hung(tmp_path: Path) -> None:
     """It has no word in shared memory: it must hear the message, though it cannot yet when that is sent first."""
     with Lane("3dball", tmp_path) as lane:
-        config = EvaluatorConfig("evaluator", "3dball", 2, lane.server.address, lane.weights.address, lane.policy)
+        config = EvaluatorConfig(
+            "evaluator", EnvConfig("3dball", 2), lane.server.address, lane.weights.address, lane.policy
+        )
         lane.supervisor.start("evaluator", "envproc.evaluator", config)
         begun = time.monotonic()
         lane.supervisor.stop(grace_s=30, ask=lambda name: lane.server.send(name, Stop()))

@@ -118,7 +118,7 @@ def test_tensorboard_reads_the_same_figures(life: Run) -> None:
 def test_the_checkpoint_loads_and_its_manifest_is_true(life: Run) -> None:
     directory = life.directory / "checkpoint"
     policy, parameters = load_policy(directory)
-    assert policy.env == "3dball" and policy.env_spec.num_agents == 12 and parameters.any()
+    assert policy.env["name"] == "3dball" and policy.env_spec.num_agents == 12 and parameters.any()
     manifest = json.loads((directory / "manifest.json").read_text())
     assert set(manifest) == {path.name for path in directory.iterdir()} - {"manifest.json"}
     for name, entry in manifest.items():

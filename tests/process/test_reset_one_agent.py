@@ -29,9 +29,11 @@ def test_a_reset_costs_each_agent_it_names_one_row_and_the_others_nothing(tmp_pa
             if random.random() < 0.3:
                 unlucky = random.choice(AGENTS, random.integers(1, AGENTS), replace=False).tolist()
                 requests += 1
-                answer = lane.ask(Reset(requests, unlucky))
-                assert (answer.request, answer.done) == (requests, True)
+                lane.deliver(Reset(requests, unlucky))
             lane.step()
+            if unlucky:
+                wait_until(lambda: lane.answers[-1].request == requests, "the answer")  # noqa: B023
+                assert lane.answers[-1].done
             for agent in range(AGENTS):
                 if agent in unlucky:
                     episode[agent], count[agent] = episode[agent] + 1, 0
@@ -102,12 +104,34 @@ def test_a_request_with_an_unknown_agent_is_refused_and_resets_nobody(tmp_path: 
 def test_an_agent_named_twice_is_reset_once(tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane:
         lane.step(3)
-        assert lane.ask(Reset(1, [2, 2])).done
-        assert lane.ask(Reset(2, [2])).done
+        lane.deliver(Reset(1, [2, 2]))
+        lane.deliver(Reset(2, [2]))
         lane.step(20)
         wait_until(lambda: len(lane.episodes) > 0, "episodes")
         assert [each.agent for each in lane.episodes if each.end == "reset"] == [2]
-        assert len(lane.answers) == 2
+        assert [(each.request, each.done) for each in lane.answers if each.request] == [(1, True), (2, True)]
+
+
+def test_a_reset_is_answered_when_the_step_that_did_it_is_over(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        lane.step(3)
+        lane.deliver(Reset(1, [2]))
+        assert [each.request for each in lane.answers] == [0], "it may not step yet"
+        lane.step()
+        wait_until(lambda: lane.answers[-1].request == 1, "the answer")
+        assert lane.answers[-1].done and "[2]" in lane.answers[-1].what
+
+
+def test_a_reset_that_the_environment_does_not_carry_out_is_answered_as_failed(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Deaf", tmp_path) as lane:
+        lane.step(3)
+        lane.deliver(Reset(1, [2]))
+        lane.step()
+        wait_until(lambda: lane.answers[-1].request == 1, "the answer")
+        assert not lane.answers[-1].done and "did not end" in lane.answers[-1].what
+        refused = lane.ask(Reset(2, [3]))
+        assert not refused.done and refused.what == "agent 3 is out of reach"
+        lane.step(3)
 
 
 def _breaks(rows: Rows, fell: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
 from envproc.ball3d import Ball3D
-from envproc.env import Ended, Step
+from envproc.env import CannotReset, Ended, Step
 
 AGENTS = 8  # to a copy
 TROUBLE = "the toy broke, as it was built to"
@@ -226,6 +226,14 @@ class TellsModules(Ball3D):
     def step(self, action: Action) -> Step:
         (Path(os.environ["TOY_MARKS"]) / "modules").write_text("\n".join(sys.modules))
         return super().step(action)
+
+
+class Deaf(Counting):
+    """Cannot reset agent 3, and says so; forgets to reset the others."""
+
+    def reset_agents(self, agents: IntArray) -> None:
+        if 3 in agents:
+            raise CannotReset("agent 3 is out of reach")
 
 
 class NotAnEnv:

@@ -1,0 +1,218 @@
+"""A Unity player as an environment: any ML-Agents build, or the Editor, one behaviour of its scene."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from core.types import Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray, Obs
+from envproc.env import CannotReset, Ended, Place, Step
+from envproc.unity.arrays import channels_first
+from envproc.unity.columns import Columns
+from envproc.unity.launch import Player, PlayerRefused, find_player
+from envproc.unity.link import Link
+from envproc.unity.options import UnityOptions
+from envproc.unity.reset_channel import ResetChannel
+from envproc.unity.rpc import PlayerServer
+
+# isort: split
+from mlagents_envs.base_env import ActionTuple, BehaviorSpec, DecisionSteps, TerminalSteps
+from mlagents_envs.side_channel.engine_configuration_channel import EngineConfigurationChannel
+from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
+from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod, StatsSideChannel
+
+EDITOR = "editor"
+_EDITOR_PORT = 5004
+ACTION_MASK = "action_mask"
+"""observation field of every behaviour with discrete actions: (sum of the branches,), True: allowed"""
+_MOST_EXCHANGES = 100
+"""of one step, while nobody of the behaviour asks for an action; then whoever steps gets a word in"""
+
+
+class UnityEnv:
+    """The agents of one behaviour in one player; those of other behaviours do nothing.
+
+    Each sensor is an observation field by its name. An image is (channels, height, width) in [0, 1], whatever the
+    package sends. Actions lie in [-1, 1], as ML-Agents has them.
+    """
+
+    def __init__(self, where: str, areas: int, behavior: str, options: UnityOptions, place: Place) -> None:
+        """Start the player at the path `where`, or wait for the Editor, and reset it.
+
+        `areas` is for scenes with a TrainingAreaReplicator. The player takes its seed at launch, from `place`. Raises
+        ValueError for what the user can mend; PlayerDied or PlayerHangs as every later call may.
+        """
+        self._engine, self._parameters = EngineConfigurationChannel(), EnvironmentParametersChannel()
+        self._resets, self._stats = ResetChannel(), StatsSideChannel()
+        # ML-Agents' own defaults for training
+        self._engine.set_configuration_parameters(84, 84, 5, options.time_scale, -1, 60)
+        for key, value in options.parameters().items():
+            self._parameters.set_float_parameter(key, value)
+        program = None if where == EDITOR else find_player(where)
+        with contextlib.ExitStack() as opened:
+            server = opened.enter_context(contextlib.closing(_listen(program is None, options.base_port, place.index)))
+            player = None
+            if program is not None:
+                player = Player(program, server.port, place.index, place.logs, options.no_graphics, options.arguments())
+                opened.callback(player.close)
+            self._link = Link(
+                server,
+                player,
+                seed=place.seed,
+                areas=areas,
+                channels=(self._engine, self._parameters, self._resets, self._stats),
+                launch_s=options.launch_s,
+                answer_s=options.answer_s,
+            )
+            opened.callback(self._link.close)
+            self._link.reset()
+            self._behavior = self._find(behavior)
+            self._steps: tuple[DecisionSteps, TerminalSteps] = self._link.get_steps(self._behavior)
+            self._spec: BehaviorSpec = self._link.behavior_specs[self._behavior]
+            self._fields = _field_names(self._spec)
+            num = options.max_agents or len(self._steps[0])
+            self.spec = _env_spec(self._spec, self._fields, num)
+            self._columns = Columns(num)
+            self._fresh = True
+            self._opened = opened.pop_all()
+
+    def reset(self, seed: int) -> Step:
+        """Everybody from scratch. The seed is not used: a player takes its own at launch, once."""
+        if not self._fresh:
+            self._link.reset()
+            self._steps = self._link.get_steps(self._behavior)
+        self._fresh = False
+        self._columns.end_all()
+        return self._decide([])  # whose end was still on its way, ended before the reset
+
+    def step(self, action: Action) -> Step:
+        """Let the player go on until somebody asks for an action. Exchanges in which agents only end stay in here."""
+        self._fresh = False
+        actions = ActionTuple(action.continuous, action.discrete.astype(np.int32))
+        self._link.set_actions(self._behavior, actions)
+        ends: list[tuple[IntArray, Obs, FloatArray, Any]] = []
+        for _ in range(_MOST_EXCHANGES):
+            self._link.step()
+            self._steps = self._link.get_steps(self._behavior)
+            terminals = self._steps[1]
+            if len(terminals):
+                columns, which = self._columns.end(terminals.agent_id.tolist())
+                seen = {name: values[which] for name, values in self._see(terminals).items()}
+                ends.append((columns, seen, _reward(terminals)[which], ~terminals.interrupted[which]))
+            if len(self._steps[0]):
+                break
+        return self._decide(ends)
+
+    def reset_agents(self, agents: IntArray) -> None:
+        """Ask the player to end these agents' episodes with the next step. Raises CannotReset if it is not able to."""
+        ids = [self._columns.id_of(agent) for agent in agents.tolist()]
+        known = [each for each in ids if each is not None and each in self._resets.here]
+        if len(known) < len(ids):
+            strangers = [agent for agent, each in zip(agents.tolist(), ids, strict=True) if each not in known]
+            raise CannotReset(
+                f"agents {strangers} have no SharlAgent component in this scene; docs/unity_reset.md says how to add it"
+            )
+        self._resets.reset(known)
+
+    def stats(self) -> dict[str, float]:
+        """What the scene recorded with StatsRecorder since the last call, each name aggregated as the scene asked."""
+        found = {}
+        for name, recorded in self._stats.get_and_reset_stats().items():
+            values = [value for value, _ in recorded]
+            match recorded[-1][1]:
+                case StatsAggregationMethod.MOST_RECENT:
+                    found[name] = values[-1]
+                case StatsAggregationMethod.SUM:
+                    found[name] = float(np.sum(values))
+                case _:
+                    found[name] = float(np.mean(values))
+        return found
+
+    def close(self) -> None:
+        """Tell the player to quit; kill it if it does not."""
+        self._opened.close()
+
+    def _find(self, wanted: str) -> str:
+        """The full name, as in '3DBall?team=0', of the behaviour that is meant: `wanted`, or the only one."""
+        known: list[str] = []
+        for _ in range(_MOST_EXCHANGES):
+            known = list(self._link.behavior_specs)
+            named = [each for each in known if not wanted or wanted in (each, each.partition("?")[0])]
+            if len(named) == 1 and len(self._link.get_steps(named[0])[0]):
+                return named[0]
+            if len(named) > 1:
+                break
+            self._link.step()
+        which = "name the one to train" if len(known) > 1 else "the scene has"
+        asked = f"no behaviour {wanted!r}" if wanted else "no behaviour" if not known else f"{len(known)} behaviours"
+        raise PlayerRefused(f"{asked} in this scene; {which}: --behavior {' or '.join(known) or '(none)'}")
+
+    def _decide(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Step:
+        decisions = self._steps[0]
+        agents = self._columns.decide(decisions.agent_id.tolist())
+        return Step(agents, self._see(decisions), _reward(decisions), self._join(ends))
+
+    def _join(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Ended:
+        if len(ends) == 1:
+            return Ended(*ends[0])
+        nobody = {name: np.zeros((0, *field.shape), field.dtype) for name, field in self.spec.obs.items()}
+        parts = [(np.zeros(0, np.int64), nobody, np.zeros(0, np.float32), np.zeros(0, np.bool_)), *ends]
+        columns, obs, reward, terminated = zip(*parts, strict=True)
+        return Ended(
+            np.concatenate(columns),
+            {name: np.concatenate([each[name] for each in obs]) for name in nobody},
+            np.concatenate(reward),
+            np.concatenate(terminated),
+        )
+
+    def _see(self, steps: DecisionSteps | TerminalSteps) -> dict[str, Any]:
+        """Observation fields; of images with their channels last, views that have them first."""
+        seen = {}
+        for name, sensor, values in zip(self._fields, self._spec.observation_specs, steps.obs, strict=True):
+            seen[name] = values.transpose(0, 3, 1, 2) if _channels_last(sensor) else values
+        if self._spec.action_spec.discrete_size:
+            masks = getattr(steps, "action_mask", None)
+            allowed = np.ones((len(steps), sum(self._spec.action_spec.discrete_branches)), np.bool_)
+            seen[ACTION_MASK] = allowed if masks is None else ~np.concatenate(masks, axis=1)
+        return seen
+
+
+def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
+    port = base_port + index if base_port else _EDITOR_PORT if editor else 0
+    try:
+        return PlayerServer(port)
+    except OSError as error:
+        raise ValueError(f"port {port} cannot be had ({error.strerror}); give another --unity.base-port") from error
+
+
+def _reward(steps: DecisionSteps | TerminalSteps) -> FloatArray:
+    reward: FloatArray = steps.reward + steps.group_reward
+    return reward
+
+
+def _channels_last(sensor: Any) -> bool:
+    return len(sensor.shape) == 3 and not channels_first(sensor)
+
+
+def _field_names(spec: BehaviorSpec) -> list[str]:
+    """The sensors' names, each once."""
+    names: list[str] = []
+    for place, sensor in enumerate(spec.observation_specs):
+        name = sensor.name or f"obs_{place}"
+        names.append(f"{name}_{place}" if name in names else name)
+    return names
+
+
+def _env_spec(spec: BehaviorSpec, names: list[str], num_agents: int) -> EnvSpec:
+    fields: Mapping[str, Any] = dict(zip(names, spec.observation_specs, strict=True))
+    obs = {
+        name: FieldSpec((sensor.shape[2], *sensor.shape[:2]) if _channels_last(sensor) else tuple(sensor.shape))
+        for name, sensor in fields.items()
+    }
+    continuous, branches = spec.action_spec.continuous_size, tuple(spec.action_spec.discrete_branches)
+    if branches:
+        obs[ACTION_MASK] = FieldSpec((sum(branches),), "bool")
+    return EnvSpec(obs, ActionSpec((-1.0,) * continuous, (1.0,) * continuous, branches), num_agents)

@@ -1,0 +1,110 @@
+"""The player's process: find it, start it so that it dies with us, say why it ended, end it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from envproc.env import EnvFailed
+
+_LOG_LINES = 10
+_TIED = str(Path(__file__).with_name("tied.py"))
+_GRACE_S = 1.5
+"""for a player to quit when it is told to"""
+
+
+class PlayerDied(EnvFailed):
+    """The player's process ended by itself, or closed the connection."""
+
+
+class PlayerHangs(EnvFailed):
+    """The player did not answer within its time."""
+
+
+class PlayerRefused(ValueError):
+    """What the player says of itself does not fit what was asked for."""
+
+
+def find_player(path: str) -> Path:
+    """The program meant by `path`: a file, with or without its ending, or the folder of a build.
+
+    Raises ValueError, in one line, if there is none or it may not be run.
+    """
+    given = Path(path).expanduser()
+    endings = (".x86_64", ".x86", ".exe", "")
+    found = [each for each in (given.with_name(given.name + ending) for ending in endings) if each.is_file()]
+    if given.is_dir() and not found:
+        found = sorted(each for ending in endings[:-1] for each in given.glob(f"*{ending}"))
+        if len(found) > 1:
+            raise ValueError(f"{path} holds {', '.join(each.name for each in found)}; name the one to run")
+    if not found:
+        around = [each.stem for each in given.parent.glob("*") if each.suffix in endings[:-1] or each.is_dir()]
+        near = difflib.get_close_matches(given.name, around, n=1)
+        hint = f"did you mean {given.parent / near[0]}?" if near else "give the path of the built player"
+        raise ValueError(f"no Unity player at {path}; {hint}")
+    if not os.access(found[0], os.X_OK | os.R_OK):
+        raise ValueError(f"{found[0]} may not be run; allow it with: chmod +x {found[0]}")
+    return found[0].resolve()
+
+
+class Player:
+    """One player, and the files that it writes: <logs>/player-<index>.log (Unity's own) and .out (what it prints)."""
+
+    def __init__(self, program: Path, port: int, index: int, logs: str, no_graphics: bool, args: Sequence[str]) -> None:
+        """Start `program`, which is to call 127.0.0.1:`port`. Without `logs`, they go to a temporary directory."""
+        self._temporary = None if logs else tempfile.TemporaryDirectory(prefix="sharl-player-")
+        folder = Path(self._temporary.name if self._temporary else logs)
+        self._log, self._out = folder / f"player-{index}.log", folder / f"player-{index}.out"
+        self.name = program.name
+        command = [str(program), *(["-nographics", "-batchmode"] if no_graphics else [])]
+        command += ["--mlagents-port", str(port), "-logFile", str(self._log.resolve()), *args]
+        if sys.platform.startswith("linux"):
+            command = [sys.executable, "-IS", _TIED, str(os.getpid()), *command]
+        with open(self._out, "wb") as out:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def how_it_ended(self) -> str:
+        """Exit code or signal; empty while it lives."""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def last_words(self) -> str:
+        """The last lines of its log and of what it printed."""
+        texts = [each.read_text(errors="replace").strip() for each in (self._log, self._out) if each.is_file()]
+        lines = [line for text in texts if text for line in text.splitlines()[-_LOG_LINES:]]
+        return "its last lines:\n" + "\n".join(lines) if lines else "it wrote no log"
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, at most so long."""
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    def close(self) -> None:
+        """See it out: it was told to quit. If it does not, kill it."""
+        self.wait(_GRACE_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(timeout=5)
+        if self._temporary is not None:
+            self._temporary.cleanup()

@@ -1,0 +1,153 @@
+"""The real UnityEnvironment of mlagents-envs over a link of our own.
+
+What it means to talk to a player is mlagents-envs': the order of the calls, the specs of behaviours, side channels.
+Replaced are its three slow or unsafe parts: the server (loopback only, no thread, no pickle, no limit of 4 MiB, a dead
+player is noticed at once), the way from a message to arrays, and the way from actions to a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from envproc.unity.messages import LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
+
+# isort: split
+from mlagents_envs.base_env import ActionTuple
+from mlagents_envs.communicator import Communicator
+from mlagents_envs.environment import UnityEnvironment
+from mlagents_envs.side_channel.side_channel import SideChannel
+
+from envproc.unity.arrays import read_steps, step_message
+from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused
+from envproc.unity.rpc import Disconnected, PlayerServer
+
+_OK, _QUIT = 200, 400
+_AT_LAUNCH = "does it need --unity.no-graphics or more --unity.launch-s, or is its Behavior Type not Default?"
+_LAST_BREATH_S = 0.3
+"""within which a process whose connection is gone has ended, if it is going to"""
+
+
+class Link(UnityEnvironment):
+    """A UnityEnvironment; all that BaseEnv of mlagents-envs promises holds. Observations are read-only arrays.
+
+    Its calls raise PlayerDied or PlayerHangs, with the player's last words, and ValueError for a message that does not
+    fit the behaviour's spec. Numbers that are not finite pass: who uses them looks at them.
+    """
+
+    def __init__(
+        self,
+        server: PlayerServer,
+        player: Player | None = None,
+        *,
+        seed: int = 0,
+        areas: int = 1,
+        channels: Sequence[SideChannel] = (),
+        launch_s: float = 60.0,
+        answer_s: float = 60.0,
+    ) -> None:
+        """Wait up to `launch_s` for the player to call `server`; without `player`, for one that somebody else starts.
+
+        From then on it has `answer_s` for each answer. Raises PlayerRefused if it speaks another protocol.
+        """
+        self._talk = Talk(server, player, launch_s, answer_s)
+        super().__init__(base_port=server.port, seed=seed, num_areas=areas, side_channels=list(channels))
+
+    def _get_communicator(self, *_: object) -> Talk:
+        return self._talk
+
+    def _update_behavior_specs(self, output: Any) -> None:
+        if output.rl_initialization_output.brain_parameters:  # rare; made for full messages
+            super()._update_behavior_specs(UnityMessage.FromString(self._talk.received).unity_output)
+
+    def _update_state(self, output: Any) -> None:
+        for name, spec in self._env_specs.items():
+            self._env_state[name] = read_steps(output.agentInfos[name].value, spec)
+        if output.side_channel:
+            self._side_channel_manager.process_side_channel_message(output.side_channel)
+
+    def _generate_step_input(self, vector_action: dict[str, ActionTuple]) -> bytes:
+        return step_message(vector_action, bytes(self._side_channel_manager.generate_side_channel_messages()))
+
+
+class Talk(Communicator):
+    """One player's calls, in the words of UnityEnvironment's communicator. It keeps the time itself."""
+
+    def __init__(self, server: PlayerServer, player: Player | None, launch_s: float, answer_s: float) -> None:
+        super().__init__()
+        self.received = b""
+        """the last message, as it came"""
+        self._server, self._player = server, player
+        self._launch_s, self._answer_s = launch_s, answer_s
+
+    def initialize(self, inputs: Any, poll_callback: object = None) -> Any:
+        """Answer the first call; return what it said, when the second has come."""
+        output = self._receive(self._launch_s, "connection", _AT_LAUNCH)
+        theirs = output.rl_initialization_output
+        ours = UnityEnvironment.API_VERSION
+        if theirs.communication_version.partition(".")[0] != ours.partition(".")[0]:
+            raise PlayerRefused(
+                f"the player speaks version {theirs.communication_version or '(none)'} of ML-Agents' protocol "
+                f"(package {theirs.package_version or 'unknown'}), mlagents-envs "
+                f"{importlib.metadata.version('mlagents-envs')} speaks {ours}; rebuild it with com.unity.ml-agents 2.0 "
+                f"or later"
+            )
+        self._reply(_wrap(inputs))
+        self._receive(self._launch_s, "second call", _AT_LAUNCH)
+        return output
+
+    def exchange(self, inputs: Any, poll_callback: object = None) -> Any:
+        """Answer the call that waits with `inputs`, a message or its bytes; return what the next one says."""
+        self._reply(inputs if isinstance(inputs, bytes) else _wrap(inputs))
+        return self._receive(self._answer_s, "answer", "--unity.answer-s allows more")
+
+    def close(self) -> None:
+        """Tell the player to quit, if it listens."""
+        message = UnityMessage()
+        message.header.status = _QUIT
+        if self._server.called:
+            with contextlib.suppress(Disconnected, TimeoutError):  # it has gone by itself
+                self._server.reply(message.SerializeToString(), 1.0, lambda: None)
+        self._server.close()
+
+    def _receive(self, within_s: float, what: str, hint: str) -> Any:
+        try:
+            self.received = self._server.receive(within_s, self._watch)
+        except TimeoutError:
+            who = f"the player {self._player.name}; {self._player.last_words()}" if self._player else "the Editor"
+            raise PlayerHangs(f"no {what} within {within_s:g} s ({hint}) from {who}") from None
+        except Disconnected:
+            raise PlayerDied(self._end("closed the connection")) from None
+        message = LeanMessage.FromString(self.received)
+        if message.header.status != _OK:
+            raise PlayerDied(self._end(f"told us to stop (status {message.header.status})"))
+        return message.unity_output
+
+    def _reply(self, message: bytes) -> None:
+        try:
+            self._server.reply(message, self._answer_s, self._watch)
+        except TimeoutError:
+            raise PlayerHangs(self._end(f"took no message within {self._answer_s:g} s")) from None
+        except Disconnected:
+            raise PlayerDied(self._end("closed the connection")) from None
+
+    def _watch(self) -> None:
+        """Raises PlayerDied if the player's process has ended."""
+        if self._player is not None and self._player.ended:
+            raise PlayerDied(self._end(""))
+
+    def _end(self, seen: str) -> str:
+        """How it ended: what was `seen` on the connection, or better, what became of the process."""
+        if self._player is None:
+            return f"the Editor {seen}; has its play mode ended?"
+        self._player.wait(_LAST_BREATH_S)
+        return f"the player {self._player.name} {self._player.how_it_ended or seen}; {self._player.last_words()}"
+
+
+def _wrap(inputs: Any) -> bytes:
+    message = UnityMessage()
+    message.header.status = _OK
+    message.unity_input.CopyFrom(inputs)
+    return message.SerializeToString()  # type: ignore[no-any-return]

@@ -1,0 +1,61 @@
+"""What a user may ask of a Unity player. Kept apart from what uses it: nothing here imports ML-Agents."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from math import isfinite
+
+from core.types import require
+
+
+@dataclass(frozen=True)
+class UnityOptions:
+    """Of every player of the run."""
+
+    time_scale: float = 20.0
+    """how much faster than real time the player is asked to run"""
+    no_graphics: bool = False
+    """start players without a display (-nographics -batchmode)"""
+    params: tuple[str, ...] = ()
+    """environment parameters that the scene reads, each as key=value"""
+    args: str = ""
+    """more arguments for the player's command line, as one string"""
+    base_port: int = 0
+    """the players' first port, one after the other; 0: the system chooses (the Editor's is 5004)"""
+    max_agents: int = 0
+    """agents that may live at once in one player; 0: as many as decide first. For scenes that spawn agents"""
+    launch_s: float = 60.0
+    """seconds that a player may take to start"""
+    answer_s: float = 60.0
+    """seconds that a player may take for an answer after that"""
+
+    def __post_init__(self) -> None:
+        require("--unity.time-scale", self.time_scale, 1 <= self.time_scale <= 100, "from 1 to 100, Unity's limit")
+        require("--unity.base-port", self.base_port, 0 <= self.base_port < 65_000, "from 0 to 64999")
+        require("--unity.max-agents", self.max_agents, self.max_agents >= 0, "at least 0")
+        for name in ("launch_s", "answer_s"):
+            value = getattr(self, name)
+            require(f"--unity.{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
+        self.arguments()
+        self.parameters()
+
+    def arguments(self) -> list[str]:
+        """`args` as a shell would split it. Raises ValueError for a quote without its end."""
+        try:
+            return shlex.split(self.args)
+        except ValueError as error:
+            raise ValueError(f"--unity.args {self.args!r}: {error}") from error
+
+    def parameters(self) -> dict[str, float]:
+        """`params` by name. Raises ValueError for one that is not key=number."""
+        found = {}
+        for each in self.params:
+            key, is_pair, value = each.partition("=")
+            try:
+                found[key] = float(value)
+            except ValueError:
+                is_pair = ""
+            if not (key and is_pair and isfinite(found[key])):
+                raise ValueError(f"--unity.params {each}; it must be key=value with a number, as in gravity=4")
+        return found

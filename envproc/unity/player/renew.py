@@ -1,0 +1,47 @@
+"""Agents whose ids change: at the end of an episode each is disabled and enabled again, as in ML-Agents' Basic.
+
+Each stands on a line, is pushed by its first action and tires by its second; it is worth the more, the nearer to 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.types import IntArray
+from envproc.unity.player.academy import Agents, Array, Behaviour, Sensor
+from envproc.unity.player.fate import Fate
+
+
+class Renew(Behaviour):
+    name = "Renew"
+    slots = 3
+    sensors = (Sensor("VectorSensor_size4", (4,)),)
+    continuous = 2
+
+    def __init__(self, seed: int) -> None:
+        self._fate = Fate(seed, self.slots, self.decision_period)
+        self._place = np.zeros(self.slots)
+
+    def begin(self, agents: Agents, slots: IntArray) -> None:
+        self._fate.draw(slots)
+        for slot in slots.tolist():
+            self._place[slot] = self._fate.random[slot].uniform(-1, 1)
+
+    def observe(self, agents: Agents, slots: IntArray) -> list[Array]:
+        return [np.column_stack([agents.trace(slots), self._place[slots]])]
+
+    def act(self, agents: Agents) -> None:
+        acting = agents.acting
+        push, effort = agents.continuous[acting].T
+        self._place[acting] += 0.1 * np.clip(push, -1, 1)
+        agents.reward[acting] += 0.1 - 0.05 * np.abs(self._place[acting]) - 0.01 * np.abs(effort)
+        self._fate.strike(agents)
+
+    def simulate(self, agents: Agents) -> None:
+        for slot in agents.alive[agents.ended[agents.alive]].tolist():
+            agents.disable(slot)  # its end has been told already
+            agents.enable(slot)
+
+
+def scene(seed: int, areas: int) -> list[Behaviour]:
+    return [Renew(seed)]
