@@ -122,18 +122,22 @@ class Job:
     def finished(self) -> bool:
         """Whether the run has reached its end. Asks for an evaluation when one is due."""
         rows, schedule = self.learner.rows, self._schedule
-        every = schedule.eval_every
-        if every and self._asked is None and rows >= self._next_evaluation and self.learner.updates:
-            self._next_evaluation = rows + every
-            self._ask_for_evaluation()
-            if schedule.waits:
-                self._await_evaluation()
-        goal = schedule.until_return
-        if goal is not None and self.evaluation is not None and self.evaluation.mean >= goal:
+        if not self._has_reached_goal():
+            every = schedule.eval_every
+            if every and self._asked is None and rows >= self._next_evaluation and self.learner.updates:
+                self._next_evaluation = rows + every
+                self._ask_for_evaluation()
+                if schedule.waits:
+                    self._await_evaluation()
+        if self._has_reached_goal():
             self.reason = "until_return"
         elif rows >= schedule.steps:
             self.reason = "steps"
         return bool(self.reason)
+
+    def _has_reached_goal(self) -> bool:
+        goal = self._schedule.until_return
+        return goal is not None and self.evaluation is not None and self.evaluation.mean >= goal
 
     def conclude(self) -> None:
         """After the last update: evaluate what came out, unless the newest evaluation is why the run ended."""

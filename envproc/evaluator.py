@@ -60,8 +60,12 @@ class Evaluator:
 
     def turn(self) -> None:
         """Serve what was asked meanwhile."""
-        for command in self._client.receive():
+        commands = self._client.receive()
+        self._stopping |= any(isinstance(each, Stop) for each in commands)  # first: an evaluation may take long
+        for command in commands:
             match command:
+                case Evaluate() | Stop() if self._stopping:
+                    pass
                 case Evaluate(request, episodes, seed):
                     self._follower.fetch()
                     parameters = self._follower.parameters
@@ -70,8 +74,6 @@ class Evaluator:
                     if result is not None:
                         returns, lengths = result
                         self._client.send(Evaluated(request, self._follower.update, returns, lengths))
-                case Stop():
-                    self._stopping = True
                 case _:  # the commands of workers mean nothing here
                     self._client.num_refused += 1
 

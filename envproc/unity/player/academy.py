@@ -264,14 +264,14 @@ class Academy:
         for each in self.agents:
             each.behaviour.simulate(each)
 
-    def interrupt(self, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """EpisodeInterrupted of these, wherever they are in their episodes; returns who ended and who is unknown."""
-        ended: list[int] = []
+    def interrupt(self, ids: Sequence[int]) -> set[int]:
+        """EpisodeInterrupted of these, wherever they are in their episodes; returns those who are there."""
+        ended: set[int] = set()
         for each in self.agents:
             slots = each.alive[np.isin(each.id[each.alive], ids)]
             each.end(slots, interrupted=True)
-            ended += each.id[slots].tolist()
-        return ended, sorted(set(ids) - set(ended))
+            ended.update(each.id[slots].tolist())
+        return ended
 
     def _begin(self) -> None:
         for each in self.agents:

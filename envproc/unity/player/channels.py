@@ -54,7 +54,7 @@ class Channels:
     def __init__(self, academy: Academy, with_reset: bool) -> None:
         self._academy = academy
         self._with_reset = with_reset
-        self._here: list[int] = []
+        self._here: list[tuple[int, int]] = []  # (index, wire id), as last told
         self._done = b""
 
     def receive(self, blob: bytes) -> None:
@@ -72,14 +72,13 @@ class Channels:
         """All that is to go with the next exchange."""
         blob = b""
         if self._with_reset:
-            here = [
-                number
+            here = sorted(
+                pair
                 for each in self._academy.agents
                 for pair in zip((each.first + each.alive).tolist(), each.id[each.alive].tolist(), strict=True)
-                for number in pair
-            ]
+            )
             if here != self._here:
-                blob += pack(RESET, ints(2, len(here) // 2, *here))
+                blob += pack(RESET, ints(2, len(here), *(number for pair in here for number in pair)))
                 self._here = here
             blob += self._done
             self._done = b""
@@ -101,8 +100,12 @@ class Channels:
             each.behaviour.parameter(name, value)
 
     def _reset(self, payload: bytes) -> None:
-        opcode, request, number = struct.unpack_from("<3i", payload)
-        if opcode != 1:
-            raise ValueError(f"opcode {opcode} on the reset channel; a trainer sends 1")
-        ended, unknown = self._academy.interrupt(struct.unpack_from(f"<{number}i", payload, 12))
-        self._done += pack(RESET, ints(3, request, len(ended), *ended, len(unknown), *unknown))
+        words = struct.unpack(f"<{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
+        if len(words) < 3 or words[0] != 1 or words[2] != len(words) - 3:
+            log.warning("reset channel: ignored %s, which is not 1, request, count and as many ids", words)
+            return
+        _, request, _, *ids = words
+        # who has not been told of is not known, nor is who has gone since
+        ended = self._academy.interrupt([each for _, each in self._here if each in ids])
+        told, unknown = [each for each in ids if each in ended], [each for each in ids if each not in ended]
+        self._done += pack(RESET, ints(3, request, len(told), *told, len(unknown), *unknown))

@@ -128,12 +128,10 @@ class _Player:
         return Reply(False, {key: self._read(key, given.value) for key, given in answer.agent_actions.items()})
 
     def _read(self, key: str, given: Sequence[Any]) -> tuple[Array, Array]:
-        behaviour = self._agents[key].behaviour
+        behaviour, num = self._agents[key].behaviour, len(given)
         continuous = np.frombuffer(b"".join(each.continuous_actions for each in given), "<f4")
         discrete = np.array([each.discrete_actions for each in given], np.int64)
-        return continuous.reshape(len(given), behaviour.continuous), discrete.reshape(
-            len(given), len(behaviour.branches)
-        )
+        return continuous.reshape(num, behaviour.continuous), discrete.reshape(num, len(behaviour.branches))
 
     def _send(self, message: Any) -> Any:
         """The UnityInputProto of the answer."""

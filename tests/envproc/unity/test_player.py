@@ -97,6 +97,24 @@ def test_an_agent_that_is_interrupted_does_not_act_in_that_step() -> None:
     assert set(rewards.values()) == {-0.01} and len(rewards) == 8
 
 
+def test_a_request_to_reset_agents_that_nobody_was_told_of_is_answered_and_nonsense_is_not() -> None:
+    with bare("3DBall") as trainer:
+        trainer.call()
+        trainer.welcome()
+        trainer.call()
+        nonsense = [
+            RESET_CHANNEL.bytes_le + ints(4 * len(words), *words)
+            for words in ([], [1], [2, 0, 0], [1, 0], [1, 0, 3, 4, 5])
+        ]
+        trainer.answer(
+            command=RESET, side_channel=interrupt(7, 4) + b"".join(nonsense) + RESET_CHANNEL.bytes_le + ints(1) + b"x"
+        )
+        message = trainer.call()
+    assert infos(message)["3DBall?team=0"] == [(n, False) for n in range(12)]
+    here, done = side_channel(message.unity_output.rl_output.side_channel)
+    assert here[1][:4] == ints(2) and done[1] == ints(3, 7, 0, 1, 4)
+
+
 @pytest.mark.parametrize("end", ["a status of 400", "QUIT", "the end of the connection", "400 before the first reset"])
 def test_it_ends_with_exit_code_0_when_the_trainer_wants_it_or_is_gone(end: str) -> None:
     with bare("3DBall") as trainer:

@@ -53,7 +53,7 @@ def ends_of(heard: Sequence[Sequence[Row]]) -> Counter[bool]:
 @pytest.mark.parametrize("scene", ["Grid", "Visual", "Two", "Spawn", "Renew"])
 def test_every_episode_is_told_decision_by_decision_and_once_to_its_end(scene: str) -> None:
     with stock(scene, side_channels=[RawBytesChannel(RESET)]) as env:
-        heard = heard_at_random(env, 400)
+        heard = heard_at_random(env, 250)
     finished = 0
     for (key, agent, _), life in lives(heard).items():
         assert [trace(row)[2] for row in life] == list(range(len(life)))
@@ -82,7 +82,7 @@ def test_both_behaviours_are_heard_of_though_they_decide_at_times_of_their_own()
 
 def test_a_stack_holds_the_observation_before_and_a_buffer_is_padded_with_zeros() -> None:
     with stock("Two", side_channels=[RawBytesChannel(RESET)]) as env:
-        heard = heard_at_random(env, 300)
+        heard = heard_at_random(env, 250)
     full = Counter[int]()
     for (key, _, _), life in lives(heard).items():
         if not key.startswith("Runner"):
@@ -100,7 +100,7 @@ def test_a_stack_holds_the_observation_before_and_a_buffer_is_padded_with_zeros(
 
 def test_agents_appear_with_new_ids_and_some_are_never_asked() -> None:
     with stock("Spawn", side_channels=[RawBytesChannel(RESET)]) as env:
-        heard = heard_at_random(env, 500)
+        heard = heard_at_random(env, 400)
     assert [row.id for row in heard[0]] == [0, 1, 2]
     asked: set[int] = set()
     unheard_of = 0
@@ -115,7 +115,7 @@ def test_agents_appear_with_new_ids_and_some_are_never_asked() -> None:
 def test_an_id_lives_for_one_episode_where_agents_are_enabled_anew() -> None:
     channel = RawBytesChannel(RESET)
     with stock("Renew", side_channels=[channel]) as env:
-        heard = heard_at_random(env, 300)
+        heard = heard_at_random(env, 250)
     ends = [row.id for exchange in heard for row in exchange if row.done]
     assert len(ends) == len(set(ends)) > 20
     decisions = [(number, row.id) for number, exchange in enumerate(heard) for row in exchange if not row.done]
@@ -177,7 +177,7 @@ def test_a_picture_shows_the_patches_where_they_are_in_every_format() -> None:
         ("--raw-images", "--stack-images", "--package-version", "3.0.0"),
     ):
         with stock("Visual", *flags, side_channels=[RawBytesChannel(RESET)]) as env:
-            heard = heard_at_random(env, 60)
+            heard = heard_at_random(env, 40)
             seen[flags] = [row for exchange in heard for row in exchange]
             spec = env.behavior_specs["Visual?team=0"].observation_specs[0]
         expected = (24, 24, 6 if "--stack-images" in flags else 3), [2, 2, 1]
@@ -219,7 +219,7 @@ def test_a_reset_of_one_agent_does_not_change_what_the_others_draw() -> None:
             env.reset()
             if reset:
                 channel.send_raw_data(ints(1, 0, 2, 1, 3))
-            for _ in range(200):
+            for _ in range(150):
                 env.step()  # nobody does anything
                 for row in rows(env):
                     story[row.id].append(([each.tolist() for each in row.obs], row.reward, row.done, row.interrupted))
