@@ -54,7 +54,8 @@ class Watch:
     def await_spec(self, turn: Callable[[], None], interrupted: Callable[[], bool]) -> tuple[EnvSpec, list[Report]]:
         """What the first environment that is up offers, and all that was reported meanwhile.
 
-        `turn` is called over and over. Raises as hear does, Interrupted, and ValueError if there is no such environment.
+        `turn` is called over and over. Raises as hear does, and Interrupted, and ValueError if there is no such
+        environment.
         """
         heard: list[Report] = []
         while True:

@@ -75,6 +75,8 @@ def make_env(config: EnvConfig, where: Place = HERE) -> Env:
 def check_player(name: str) -> None:
     """Raises ValueError, in one line, if there is no player `unity:PATH`. Starts nothing."""
     _, _, path = name.partition(":")
+    if not path:
+        raise ValueError(f"no environment {name!r}; environments are {_KINDS}")
     if path != "editor":
         find_player(path)
 

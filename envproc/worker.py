@@ -36,7 +36,7 @@ from core.types import FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator
-from envproc.env import CannotReset, Env, HasStats, Place, Step
+from envproc.env import CannotReset, Env, EnvFailed, HasStats, Place, Step
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.0002
@@ -218,6 +218,10 @@ class Worker:
         self._opened.close()
 
 
+class BadNumber(EnvFailed):
+    """An observation or a reward that is NaN or infinite."""
+
+
 def _refuse_bad_numbers(step: Step) -> None:
     """A NaN in the ring would reach every weight of every network within one update."""
     ended = step.ended
@@ -225,8 +229,8 @@ def _refuse_bad_numbers(step: Step) -> None:
         if len(agents):
             for name, values in (("reward", reward), *obs.items()):
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
-                    at = tuple(np.argwhere(~np.isfinite(values))[0])
-                    raise ValueError(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
+                    at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+                    raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from core.types import IntArray
+from envproc.env import EnvFailed
+
+
+class TooManyAgents(EnvFailed):
+    """There are more agents than columns."""
 
 
 class Columns:
@@ -26,7 +31,7 @@ class Columns:
     def decide(self, ids: Iterable[int]) -> IntArray:
         """(n,) the columns of these agents, whose episodes are open from here on.
 
-        Raises RuntimeError if there are more agents than columns.
+        Raises TooManyAgents if there are more agents than columns.
         """
         columns = [self._column[each] if each in self._column else self._take(each) for each in ids]
         for column in columns:
@@ -52,6 +57,9 @@ class Columns:
             if is_open:
                 self._close(column)
 
+    def is_open(self, column: int) -> bool:
+        return self._open[column]
+
     def id_of(self, column: int) -> int | None:
         """The id that has this column; None if nobody has had it yet."""
         return self._id[column]
@@ -65,9 +73,9 @@ class Columns:
         """Give `new` a column without an open episode: one that was never used, or the one closed longest ago."""
         free = [column for column, is_open in enumerate(self._open) if not is_open]
         if not free:
-            raise RuntimeError(
-                f"the scene has more than the {len(self._open)} agents that decided first; "
-                f"if it spawns agents, say how many may live at once: --unity.max-agents"
+            raise TooManyAgents(
+                f"more than {len(self._open)} agents live at once in the scene, and no more decided at first; "
+                f"say how many there may be, as in --unity.max-agents {2 * len(self._open) + 2}"
             )
         column = min(free, key=self._closed.__getitem__)
         old = self._id[column]

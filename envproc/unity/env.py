@@ -108,14 +108,21 @@ class UnityEnv:
 
     def reset_agents(self, agents: IntArray) -> None:
         """Ask the player to end these agents' episodes with the next step. Raises CannotReset if it is not able to."""
-        ids = [self._columns.id_of(agent) for agent in agents.tolist()]
-        known = [each for each in ids if each is not None and each in self._resets.here]
-        if len(known) < len(ids):
-            strangers = [agent for agent, each in zip(agents.tolist(), ids, strict=True) if each not in known]
+        ids, strangers = [], []
+        for agent in set(agents.tolist()):
+            its_id = self._columns.id_of(agent)
+            if its_id in self._resets.here:
+                ids.append(its_id)
+            elif self._columns.is_open(agent) or not self._resets.here:
+                strangers.append(agent)
+            # else it ended and its id with it: whoever comes next begins a new episode anyway
+        if strangers:
             raise CannotReset(
-                f"agents {strangers} have no SharlAgent component in this scene; docs/unity_reset.md says how to add it"
+                f"agents {sorted(strangers)} have no SharlAgent component in this scene; docs/unity_reset.md says how "
+                f"to add it"
             )
-        self._resets.reset(known)
+        if ids:
+            self._resets.reset(ids)
 
     def stats(self) -> dict[str, float]:
         """What the scene recorded with StatsRecorder since the last call, each name aggregated as the scene asked."""
@@ -146,9 +153,13 @@ class UnityEnv:
             if len(named) > 1:
                 break
             self._link.step()
-        which = "name the one to train" if len(known) > 1 else "the scene has"
-        asked = f"no behaviour {wanted!r}" if wanted else "no behaviour" if not known else f"{len(known)} behaviours"
-        raise PlayerRefused(f"{asked} in this scene; {which}: --behavior {' or '.join(known) or '(none)'}")
+        bare = [each.partition("?")[0] for each in known]
+        names = " or ".join(known if len(set(bare)) < len(bare) else bare)
+        if not known:
+            raise PlayerRefused(f"nobody in this scene has asked for an action in {_MOST_EXCHANGES} exchanges")
+        if wanted:
+            raise PlayerRefused(f"no behaviour {wanted!r} that asks for actions in this scene; there is {names}")
+        raise PlayerRefused(f"{len(known)} behaviours in this scene; name the one to train: --behavior {names}")
 
     def _decide(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Step:
         decisions = self._steps[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from envproc.unity.messages import LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
@@ -18,6 +18,7 @@ from envproc.unity.messages import LeanMessage, UnityMessage  # first: mlagents_
 from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.communicator import Communicator
 from mlagents_envs.environment import UnityEnvironment
+from mlagents_envs.side_channel.incoming_message import IncomingMessage
 from mlagents_envs.side_channel.side_channel import SideChannel
 
 from envproc.unity.arrays import read_steps, step_message
@@ -53,6 +54,7 @@ class Link(UnityEnvironment):
         From then on it has `answer_s` for each answer. Raises PlayerRefused if it speaks another protocol.
         """
         self._talk = Talk(server, player, launch_s, answer_s)
+        self._channels = {each.channel_id.bytes_le: each for each in channels}
         super().__init__(base_port=server.port, seed=seed, num_areas=areas, side_channels=list(channels))
 
     def _get_communicator(self, *_: object) -> Talk:
@@ -65,8 +67,9 @@ class Link(UnityEnvironment):
     def _update_state(self, output: Any) -> None:
         for name, spec in self._env_specs.items():
             self._env_state[name] = read_steps(output.agentInfos[name].value, spec)
-        if output.side_channel:
-            self._side_channel_manager.process_side_channel_message(output.side_channel)
+        for channel_id, message in _split(output.side_channel):
+            if channel_id in self._channels:  # the others are for somebody else; mlagents-envs would log each
+                self._channels[channel_id].on_message_received(IncomingMessage(message))
 
     def _generate_step_input(self, vector_action: dict[str, ActionTuple]) -> bytes:
         return step_message(vector_action, bytes(self._side_channel_manager.generate_side_channel_messages()))
@@ -144,6 +147,18 @@ class Talk(Communicator):
             return f"the Editor {seen}; has its play mode ended?"
         self._player.wait(_LAST_BREATH_S)
         return f"the player {self._player.name} {self._player.how_it_ended or seen}; {self._player.last_words()}"
+
+
+def _split(blob: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(channel's id, message) of each side channel message; ValueError for a blob that ends within one."""
+    at = 0
+    while at < len(blob):
+        size = int.from_bytes(blob[at + 16 : at + 20], "little")
+        message = blob[at + 20 : at + 20 + size]
+        if len(message) < size or at + 20 > len(blob):
+            raise ValueError(f"side channels' {len(blob)} bytes end within a message of {size}")
+        yield blob[at : at + 16], message
+        at += 20 + size
 
 
 def _wrap(inputs: Any) -> bytes:

@@ -41,4 +41,4 @@ class ResetChannel(SideChannel):
         if msg.read_int32() == HERE:
             pairs = [(msg.read_int32(), msg.read_int32()) for _ in range(msg.read_int32())]
             self.here = {each: index for index, each in pairs}
-        # DONE needs nothing: an agent that was ended is among the ended ones of the same message
+        # DONE needs nothing: an agent that was ended is among the ended ones anyway, with what it saw last
