@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+STOCK := .venv-stock
+
 .PHONY: setup train test lint type stress bench
 
 setup: $(VENV)/.ready
@@ -30,5 +32,12 @@ type: setup
 stress: setup
 	$(BIN)/python -m pytest -m slow -s --timeout 1800
 
-bench: setup
+bench: setup $(STOCK)/.ready
 	$(BIN)/python -m scripts.bench
+	$(BIN)/python -m scripts.bench_link $(STOCK)/bin/python
+
+# ML-Agents' link as pip gives it: what ours is measured against
+$(STOCK)/.ready:
+	$(PYTHON) -m venv $(STOCK)
+	$(STOCK)/bin/pip install --quiet --disable-pip-version-check mlagents-envs==0.28.0 protobuf==3.20.3 numpy==2.4.6 setuptools
+	touch $@

@@ -6,6 +6,7 @@ It takes a few microseconds an agent: the numbers of an observation are never lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mlagents_envs.base_env import (
 
 from core.types import FloatArray
 from envproc.unity import images
-from envproc.unity.messages import LeanAction, LeanMessage
+from envproc.unity.messages import LeanAction, LeanActions, LeanMessage
 
 _OK = 200
 _PIXELS = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
@@ -42,11 +43,13 @@ def read_steps(infos: Sequence[Any], spec: BehaviorSpec) -> tuple[DecisionSteps,
     for info in infos:
         (ended if info.done else waiting).append(info)
     masks = _masks(waiting, spec.action_spec.discrete_branches) if spec.action_spec.discrete_size else None
-    interrupted = np.array([info.max_step_reached for info in ended], np.bool_)
     reward, group_reward = _rewards(waiting)
     decisions = DecisionSteps(
         _observations(waiting, spec), reward, _ids(waiting), masks, [info.group_id for info in waiting], group_reward
     )
+    if not ended:  # nearly always
+        return decisions, TerminalSteps.empty(spec)
+    interrupted = np.array([info.max_step_reached for info in ended], np.bool_)
     reward, group_reward = _rewards(ended)
     terminals = TerminalSteps(
         _observations(ended, spec), reward, interrupted, _ids(ended), [info.group_id for info in ended], group_reward
@@ -78,7 +81,7 @@ def _observation(infos: list[Any], place: int, sensor: ObservationSpec) -> Float
     seen = [info.observations[place] for info in infos]
     if seen and seen[0].compressed_data:
         return np.stack([_image(info, each, sensor) for info, each in zip(infos, seen, strict=True)])
-    size = 4 * int(np.prod(sensor.shape))
+    size = 4 * prod(sensor.shape)
     numbers = [each.float_data.data for each in seen]
     data = b"".join(numbers)
     if len(data) != size * len(seen):
@@ -126,12 +129,21 @@ def step_message(actions: Mapping[str, ActionTuple], side_channel: bytes) -> byt
         rl_input.side_channel = side_channel
     for name, action in actions.items():
         if len(action.continuous):
-            numbers = np.ascontiguousarray(action.continuous, np.float32)
-            choices = action.discrete.tolist()
-            rl_input.agent_actions[name].value.extend(
-                [
-                    LeanAction(continuous_actions=row.tobytes(), discrete_actions=choice)
-                    for row, choice in zip(numbers, choices, strict=True)
-                ]
-            )
+            rl_input.agent_actions[name] = _actions(action)
     return message.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _actions(action: ActionTuple) -> bytes:
+    """A ListAgentActionProto."""
+    numbers = np.ascontiguousarray(action.continuous, np.float32)
+    if action.discrete.shape[1]:
+        rows = zip(numbers, action.discrete.tolist(), strict=True)
+        each = [LeanAction(continuous_actions=row.tobytes(), discrete_actions=choice) for row, choice in rows]
+        return LeanActions(value=each).SerializeToString()  # type: ignore[no-any-return]
+    # Without discrete actions all agents' bytes are alike but for the numbers, with which they end.
+    size = numbers.strides[0]
+    one = LeanActions(value=[LeanAction(continuous_actions=bytes(size))]).SerializeToString()
+    table = np.empty((len(numbers), len(one)), np.uint8)
+    table[:] = np.frombuffer(one, np.uint8)
+    table[:, len(one) - size :] = numbers.view(np.uint8)
+    return table.tobytes()

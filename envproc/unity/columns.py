@@ -33,9 +33,11 @@ class Columns:
 
         Raises TooManyAgents if there are more agents than columns.
         """
-        columns = [self._column[each] if each in self._column else self._take(each) for each in ids]
-        for column in columns:
+        columns = []
+        for each in ids:
+            column = self._column[each] if each in self._column else self._take(each)
             self._open[column] = True
+            columns.append(column)
         return np.array(columns, np.int64)
 
     def end(self, ids: Iterable[int]) -> tuple[IntArray, list[int]]:

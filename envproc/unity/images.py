@@ -22,6 +22,8 @@ def decode(data: bytes, channels: int, mapping: Sequence[int]) -> FloatArray:
     `mapping` says for each channel of the PNGs to which of the observation it goes: equal ones are averaged, -1 is
     dropped. Without one, the first `channels` are taken, or the average of three for a single one.
     """
+    if not data:
+        raise ValueError("no image")
     pixels = np.concatenate([_pixels(each) for each in _split(data)], axis=2)
     image: FloatArray
     if not mapping:
@@ -34,7 +36,10 @@ def decode(data: bytes, channels: int, mapping: Sequence[int]) -> FloatArray:
 
 
 def _pixels(png: bytes) -> npt.NDArray[Any]:
-    pixels = np.asarray(Image.open(io.BytesIO(png)), np.float32)
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(png)), np.float32)
+    except Image.DecompressionBombError as error:  # no ValueError
+        raise ValueError(str(error)) from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

@@ -5,7 +5,8 @@ C implementation. Each carries the descriptor of its messages as bytes, though. 
 from those descriptors instead, before anything of mlagents_envs asks for them; no file of it is copied or changed.
 
 The same descriptors, altered, make the lean messages: what is a packed list of numbers on the wire is `bytes` there, so
-that an observation goes from the message into an array by one copy, without a Python object for each number.
+that an observation goes from the message into an array by one copy, without a Python object for each number. So are
+the actions of a behaviour.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import builder
 
 _PACKAGE = "mlagents_envs.communicator_objects"
-_NUMBERS = {"FloatData.data", "AgentInfoProto.action_mask", "AgentActionProto.continuous_actions"}
-"""message.field of the lists that the lean messages take as bytes"""
+_AS_BYTES = {
+    "FloatData.data",
+    "AgentInfoProto.action_mask",
+    "AgentActionProto.continuous_actions",
+    "AgentActionsEntry.value",  # a behaviour's ListAgentActionProto, in UnityRLInputProto.agent_actions
+}
+"""message.field of what the lean messages take as bytes"""
 
 EXCHANGE = "/communicator_objects.UnityToExternalProto/Exchange"
 """the one remote procedure that the player calls; request and response are a UnityMessageProto"""
@@ -85,11 +91,12 @@ def _install(files: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
 
 
 def _lean(files: dict[str, descriptor_pb2.FileDescriptorProto]) -> descriptor_pool.DescriptorPool:
-    """A pool of its own in which the lists of _NUMBERS are bytes: the same wire type, length-delimited."""
+    """A pool of its own in which the fields of _AS_BYTES are bytes: the same wire type, length-delimited."""
 
     def alter(message: descriptor_pb2.DescriptorProto) -> None:
         for field in message.field:
-            if f"{message.name}.{field.name}" in _NUMBERS:
+            if f"{message.name}.{field.name}" in _AS_BYTES:
+                field.ClearField("type_name")
                 field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
                 field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
         for nested in message.nested_type:
@@ -116,3 +123,4 @@ def _named(pool: descriptor_pool.DescriptorPool, name: str) -> Any:
 UnityMessage = _named(descriptor_pool.Default(), "UnityMessageProto")
 LeanMessage = _named(_pool, "UnityMessageProto")
 LeanAction = _named(_pool, "AgentActionProto")
+LeanActions = _named(_pool, "UnityRLInputProto.ListAgentActionProto")

@@ -11,7 +11,6 @@ not read, so nothing of their compression needs to be kept: there is one procedu
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEADER = struct.Struct(">IBI")  # of a frame: 24 bits of length and 8 of type, flags, stream
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8  # flags
 _REFUSED_STREAM = 0x7
 _INITIAL_WINDOW, _MAX_FRAME = 0x4, 0x5  # settings
@@ -60,6 +60,7 @@ class PlayerServer:
         self._connection: socket.socket | None = None
         self._read = bytearray()
         self._stream = 0  # of the call that is not answered yet; 0: none
+        self._called = False  # whether that call is complete
         self._window = _DEFAULT_WINDOW  # bytes that the player takes from us, on all streams together
         self._stream_window = self._initial_window = _DEFAULT_WINDOW  # and on the call's
         self._max_frame = 2**14
@@ -75,22 +76,14 @@ class PlayerServer:
         if self._connection is None:
             self._accept(deadline, watch)
         parts: list[bytes] = []
-        stream = 0
         while True:
-            kind, flags, of, payload = self._next_frame(deadline, watch)
-            if kind == Type.HEADERS and of:
-                if stream or self._stream:
-                    self._send(Type.RST_STREAM, 0, of, struct.pack(">I", _REFUSED_STREAM))
-                    continue
-                stream, self._stream_window = of, self._initial_window
-            elif kind == Type.DATA and payload:
-                self._give_room(len(payload))
-                if of == stream:
-                    parts.append(payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload)
-            elif kind == Type.RST_STREAM and of == stream:
-                raise Disconnected
-            if kind in (Type.DATA, Type.HEADERS) and flags & _END_STREAM and of == stream:
-                self._stream = stream
+            kind, flags, stream, payload = self._next_frame(deadline, watch)
+            if kind == Type.HEADERS and not self._stream:
+                self._stream, self._stream_window = stream, self._initial_window
+            elif kind == Type.DATA and payload and stream == self._stream:
+                parts.append(payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload)
+            if kind in (Type.DATA, Type.HEADERS) and flags & _END_STREAM and stream and stream == self._stream:
+                self._called = True
                 return _unframe(b"".join(parts))
 
     def reply(self, message: bytes, within_s: float, watch: Callable[[], None]) -> None:
@@ -115,18 +108,19 @@ class PlayerServer:
                 self._stream_window -= len(data[:room])
                 data = data[room:]
             self._write(trailers)
-        self._stream = 0
+        self._stream, self._called = 0, False
 
     @property
     def called(self) -> bool:
         """Whether a call waits for its answer."""
-        return self._stream > 0
+        return self._called
 
     def close(self) -> None:
         for each in (self._connection, self._listener):
             if each is not None:
                 each.close()
         self._connection = self._listener = None
+        self._called = False
 
     def _accept(self, deadline: float, watch: Callable[[], None]) -> None:
         """Take the first connection that speaks HTTP/2, and listen no longer: nobody else has business here."""
@@ -158,20 +152,28 @@ class PlayerServer:
 
     def _next_frame(self, deadline: float, watch: Callable[[], None]) -> tuple[int, int, int, bytes]:
         """(type, flags, stream, payload) of the next frame, after having done what it asks of the connection."""
-        self._fill(9, deadline, watch)
-        length = int.from_bytes(self._read[:3], "big")
-        kind, flags, stream = self._read[3], self._read[4], int.from_bytes(self._read[5:9], "big") & _LARGEST_WINDOW
-        self._fill(9 + length, deadline, watch)
-        payload = bytes(memoryview(self._read)[9 : 9 + length])
-        del self._read[: 9 + length]
+        self._fill(_HEADER.size, deadline, watch)
+        length_and_kind, flags, stream = _HEADER.unpack_from(self._read)
+        length, kind = length_and_kind >> 8, length_and_kind & 0xFF
+        stream &= _LARGEST_WINDOW
+        end = _HEADER.size + length
+        self._fill(end, deadline, watch)
+        payload = bytes(memoryview(self._read)[_HEADER.size : end])
+        del self._read[:end]
         if kind == Type.SETTINGS and not flags & _ACK:
+            if length % 6:
+                raise ValueError(f"HTTP/2 settings of {length} bytes, which is no multiple of 6")
             for key, value in struct.iter_unpack(">HI", payload):
                 if key == _INITIAL_WINDOW:
                     self._stream_window += value - self._initial_window
                     self._initial_window = value
                 elif key == _MAX_FRAME:
-                    self._max_frame = value
+                    self._max_frame = min(value, _LARGEST_FRAME)
             self._send(Type.SETTINGS, _ACK, 0, b"")
+        elif kind == Type.DATA:
+            self._give_room(length)
+        elif kind == Type.HEADERS and self._stream not in (0, stream):  # one call at a time
+            self._send(Type.RST_STREAM, 0, stream, struct.pack(">I", _REFUSED_STREAM))
         elif kind == Type.WINDOW_UPDATE:
             increment = int.from_bytes(payload, "big") & _LARGEST_WINDOW
             if stream == 0:
@@ -199,6 +201,7 @@ class PlayerServer:
             if not received:
                 raise Disconnected
             self._read += received
+            _check(deadline)  # also of one who says much and never ends
 
     def _give_room(self, size: int) -> None:
         """So much was read; before the player runs out of what it may send, allow it as much again."""
@@ -212,13 +215,12 @@ class PlayerServer:
 
     def _write(self, frames: bytes) -> None:
         assert self._connection is not None, "nobody has connected"
-        with contextlib.ExitStack() as after:
+        try:
             self._connection.settimeout(_STALLED_S)
-            after.callback(self._connection.settimeout, _LOOK_EVERY_S)
-            try:
-                self._connection.sendall(frames)
-            except OSError as error:
-                raise Disconnected from error
+            self._connection.sendall(frames)
+            self._connection.settimeout(_LOOK_EVERY_S)
+        except OSError as error:
+            raise Disconnected from error
 
 
 def _check(deadline: float) -> None:
@@ -227,7 +229,7 @@ def _check(deadline: float) -> None:
 
 
 def _frame(kind: Type, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
+    return _HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def _unframe(data: bytes) -> bytes:

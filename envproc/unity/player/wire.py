@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from envproc.unity.messages import EXCHANGE, LeanMessage
+from envproc.unity.messages import EXCHANGE, LeanActions, LeanMessage
 from envproc.unity.player.academy import Academy, Agents, Array, Behaviour, Infos, Reply, Sensor
 from envproc.unity.player.channels import Channels
 from envproc.unity.player.faults import Faults, Quit
@@ -125,9 +125,10 @@ class _Player:
         if answer.command == _RESET:
             log.info("reset at exchange %d", self._exchanges)
             return Reply(reset=True, actions={})
-        return Reply(False, {key: self._read(key, given.value) for key, given in answer.agent_actions.items()})
+        return Reply(False, {key: self._read(key, given) for key, given in answer.agent_actions.items()})
 
-    def _read(self, key: str, given: Sequence[Any]) -> tuple[Array, Array]:
+    def _read(self, key: str, actions: bytes) -> tuple[Array, Array]:
+        given = LeanActions.FromString(actions).value
         behaviour, num = self._agents[key].behaviour, len(given)
         continuous = np.frombuffer(b"".join(each.continuous_actions for each in given), "<f4")
         discrete = np.array([each.discrete_actions for each in given], np.int64)

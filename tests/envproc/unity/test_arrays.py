@@ -1,0 +1,353 @@
+"""Messages to arrays and back, beside what mlagents-envs itself makes of the same."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import zlib
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlagents_envs.base_env import ActionSpec, ActionTuple, DecisionSteps, TerminalSteps
+from mlagents_envs.environment import UnityEnvironment
+from mlagents_envs.rpc_utils import behavior_spec_from_proto, steps_from_proto
+from PIL import Image
+
+from envproc.unity.arrays import channels_first, read_steps, step_message
+from envproc.unity.messages import LeanMessage, UnityMessage
+
+OLD = importlib.metadata.version("mlagents-envs").startswith("0.")
+"""images have their channels last up to 0.28.0, and first in 1.1.0"""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    shape: tuple[int, ...]
+    """of an image: height, width, channels"""
+    png: bool = False
+    mapping: tuple[int, ...] = ()
+    pngs: int = 1
+    first: bool = not OLD
+    name: str = "sight"
+
+    def write(self, obs: Any, random: np.random.Generator) -> None:
+        obs.name, is_image = self.name, len(self.shape) == 3
+        height_width, channels = self.shape[:2], self.shape[-1:]
+        obs.shape.extend((channels + height_width if self.first else self.shape) if is_image else self.shape)
+        if is_image:
+            obs.dimension_properties.extend([1, 2, 2] if self.first else [2, 2, 1])
+        if self.png:
+            pixels = random.integers(0, 256, (self.pngs, *height_width, 3), np.uint8)
+            obs.compression_type = 1
+            obs.compressed_data = b"".join(png(each) for each in pixels)
+            obs.compressed_channel_mapping.extend(self.mapping)
+        else:
+            obs.float_data.data.extend(random.standard_normal(self.shape, np.float32).ravel())
+
+
+def png(pixels: npt.NDArray[Any], mode: str = "PNG") -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, mode)
+        return file.getvalue()
+
+
+def behaviour(sensors: list[Sensor], branches: tuple[int, ...] = ()) -> Any:
+    message = UnityMessage().unity_output
+    info = message.rl_output.agentInfos["Ball"].value.add()
+    for each in sensors:
+        each.write(info.observations.add(), np.random.default_rng(0))
+    parameters = message.rl_initialization_output.brain_parameters.add()
+    parameters.action_spec.num_continuous_actions = 2
+    parameters.action_spec.num_discrete_actions = len(branches)
+    parameters.action_spec.discrete_branch_sizes.extend(branches)
+    return behavior_spec_from_proto(parameters, info)
+
+
+def both(output: Any) -> tuple[Any, Any]:
+    """The same agents from a full message and from a lean one."""
+    message = UnityMessage()
+    message.unity_output.rl_output.agentInfos["Ball"].value.extend(output)
+    lean = LeanMessage.FromString(message.SerializeToString())
+    return message.unity_output.rl_output.agentInfos["Ball"].value, lean.unity_output.rl_output.agentInfos["Ball"].value
+
+
+def info(number: int, sensors: list[Sensor], **fields: Any) -> Any:
+    made = UnityMessage().unity_output.rl_output.agentInfos["Ball"].value.add(id=number, **fields)
+    for each in sensors:
+        each.write(made.observations.add(), np.random.default_rng(abs(number)))
+    return made
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """DecisionSteps or TerminalSteps."""
+    assert type(ours) is type(theirs)
+    assert ours.__dict__.keys() == theirs.__dict__.keys()
+    for name in ("agent_id", "reward", "group_reward", "interrupted"):
+        if hasattr(theirs, name):
+            mine, stock = getattr(ours, name), getattr(theirs, name)
+            assert mine.dtype == stock.dtype and mine.tolist() == stock.tolist(), name
+    assert list(ours.group_id) == list(theirs.group_id)
+    assert len(ours.obs) == len(theirs.obs)
+    for mine, stock in zip(ours.obs, theirs.obs, strict=True):
+        assert mine.dtype == stock.dtype and mine.shape == stock.shape
+        np.testing.assert_allclose(mine, stock, rtol=0, atol=3e-7)
+    if isinstance(theirs, DecisionSteps):
+        assert (ours.action_mask is None) == (theirs.action_mask is None)
+        for mine, stock in zip(ours.action_mask or [], theirs.action_mask or [], strict=True):
+            assert mine.dtype == stock.dtype and mine.tolist() == stock.tolist()
+    assert ours.agent_id_to_index == theirs.agent_id_to_index
+
+
+sizes = st.integers(1, 5)
+raw = st.builds(Sensor, st.lists(sizes, min_size=1, max_size=3).map(tuple))
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> Sensor:
+    """PNGs, with what a mapping may say: channels that are averaged, dropped, in any order."""
+    pngs = draw(st.integers(1, 3))
+    channels = draw(st.integers(1, 3 * pngs))
+    shape = (draw(sizes), draw(sizes), channels)
+    if draw(st.booleans()):
+        return Sensor(shape, png=True, pngs=pngs)
+    more = draw(st.lists(st.integers(-1, channels - 1), min_size=3 * pngs - channels, max_size=3 * pngs - channels))
+    return Sensor(shape, png=True, pngs=pngs, mapping=tuple(draw(st.permutations([*range(channels), *more]))))
+
+
+floats = st.floats(-1e6, 1e6, width=32)
+ids = st.integers(-(2**31), 2**31 - 1)
+ends = st.sampled_from([{}, {"done": True}, {"done": True, "max_step_reached": True}])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_the_arrays_are_those_that_mlagents_envs_makes(data: st.DataObject) -> None:
+    sensors = data.draw(st.lists(st.one_of(raw, pictures()), min_size=1, max_size=3))
+    branches = tuple(data.draw(st.lists(sizes, max_size=3)))
+    spec = behaviour(sensors, branches)
+    told = []
+    for number in data.draw(st.lists(ids, max_size=4, unique=True)):
+        fields = {"reward": data.draw(floats), "group_reward": data.draw(floats), "group_id": data.draw(ids)}
+        each = info(number, sensors, **fields, **data.draw(ends))
+        length = data.draw(st.sampled_from([0, sum(branches), sum(branches) + 1, 1]))
+        each.action_mask.extend(data.draw(st.lists(st.booleans(), min_size=length, max_size=length)))
+        told.append(each)
+    full, lean = both(told)
+    for ours, theirs in zip(read_steps(lean, spec), steps_from_proto(full, spec), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_with_nobody_there_the_arrays_are_empty_and_of_the_right_shape() -> None:
+    sensors = [Sensor((3,)), Sensor((4, 2, 3), png=True), Sensor((2, 5))]
+    spec = behaviour(sensors, (2, 3))
+    for steps in read_steps([], spec):
+        assert [each.shape for each in steps.obs] == [(0, *each.shape) for each in spec.observation_specs]
+        assert len(steps) == 0 and steps.reward.shape == (0,) and steps.agent_id.shape == (0,)
+    decisions, terminals = read_steps([], spec)
+    assert isinstance(decisions, DecisionSteps) and isinstance(terminals, TerminalSteps)
+
+
+def test_nobody_waiting_is_as_mlagents_envs_has_it_where_actions_are_discrete() -> None:
+    sensors = [Sensor((3,))]
+    spec = behaviour(sensors, (2, 3))
+    full, lean = both([info(1, sensors, done=True)])
+    for ours, theirs in zip(read_steps(lean, spec), steps_from_proto(full, spec), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_true_in_a_mask_forbids_and_the_branches_are_apart() -> None:
+    spec = behaviour([Sensor((1,))], (2, 3))
+    masked = info(4, [Sensor((1,))])
+    masked.action_mask.extend([True, False, False, False, True])
+    _, lean = both([masked, info(5, [Sensor((1,))])])
+    masks = read_steps(lean, spec)[0].action_mask
+    assert [each.tolist() for each in masks] == [[[True, False], [False] * 2], [[False, False, True], [False] * 3]]
+
+
+@pytest.mark.parametrize("is_png", [False, True])
+def test_an_image_with_its_channels_first_is_the_same_image_moved(is_png: bool) -> None:
+    """Whatever mlagents-envs is installed: the player's package says how its images lie."""
+    seen = {}
+    for first in (False, True):
+        sensor = Sensor((3, 5, 4), is_png, (2, 0, 1, 3, -1, 3) if is_png else (), 2, first)
+        spec = behaviour([sensor])
+        assert channels_first(spec.observation_specs[0]) is first
+        _, lean = both([info(1, [sensor]), info(2, [sensor])])
+        seen[first] = read_steps(lean, spec)[0].obs[0]
+    assert seen[True].shape == (2, 4, 3, 5)
+    if is_png:
+        np.testing.assert_array_equal(seen[True], seen[False].transpose(0, 3, 1, 2))
+
+
+def test_an_image_that_says_nothing_of_its_dimensions_has_its_channels_last() -> None:
+    sensor = Sensor((3, 5, 4))
+    made = info(1, [sensor])
+    made.observations[0].ClearField("dimension_properties")
+    spec = behavior_spec_from_proto(UnityMessage().unity_output.rl_initialization_output.brain_parameters.add(), made)
+    assert not channels_first(spec.observation_specs[0])
+
+
+def test_a_grey_png_of_one_channel_is_one_channel() -> None:
+    sensor = Sensor((4, 3, 1), png=True)
+    made = info(1, [sensor])
+    grey = np.arange(12, dtype=np.uint8).reshape(4, 3) * 20
+    made.observations[0].compressed_data = png(grey)
+    _, lean = both([made])
+    seen = read_steps(lean, behaviour([sensor]))[0].obs[0]
+    np.testing.assert_allclose(np.squeeze(seen), grey / 255, atol=1e-6)
+
+
+def test_numbers_that_are_not_finite_pass() -> None:
+    sensor = Sensor((4,))
+    made = info(1, [sensor], reward=float("inf"))
+    made.observations[0].float_data.data[:] = [float("nan"), float("-inf"), -0.0, 1.0]
+    _, lean = both([made])
+    decisions = read_steps(lean, behaviour([sensor]))[0]
+    np.testing.assert_array_equal(decisions.obs[0], [[np.nan, -np.inf, 0.0, 1.0]])
+    assert np.signbit(decisions.obs[0][0, 2]) and decisions.reward[0] == np.inf
+
+
+def spoilt(sensor: Sensor, **fields: Any) -> str:
+    """What is said of agent 7, whose observation has these fields, beside one in order."""
+    good, bad = info(6, [Sensor((2,)), sensor]), info(7, [Sensor((2,)), sensor])
+    for field, value in fields.items():
+        if field == "float_data":
+            bad.observations[1].float_data.data[:] = value
+        else:
+            setattr(bad.observations[1], field, value)
+    _, lean = both([good, bad])
+    with pytest.raises(ValueError) as raised:
+        read_steps(lean, behaviour([Sensor((2,)), sensor]))
+    return str(raised.value)
+
+
+ball = Sensor((3,), name="ball")
+camera = Sensor((4, 6, 3), png=True, name="camera")
+WHOLE = png(np.zeros((4, 6, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "fields", "why"),
+    [
+        (ball, {"float_data": [1, 2, 3, 4]}, "4 numbers"),
+        (ball, {"float_data": []}, "0 numbers"),
+        (ball, {"compressed_data": WHOLE}, "0 numbers"),
+        (camera, {"compressed_data": png(np.zeros((6, 4, 3), np.uint8))}, "shape"),
+        (camera, {"compressed_data": png(np.zeros((4, 6), np.uint8))}, "shape"),
+        (camera, {"compressed_data": WHOLE[:30]}, "ends within a PNG"),
+        (camera, {"compressed_data": WHOLE[:-13]}, "ends within a PNG"),
+        (camera, {"compressed_data": WHOLE + b"and more"}, "ends within a PNG"),
+        (camera, {"compressed_data": WHOLE + png(np.zeros((5, 6, 3), np.uint8))}, "dimension"),
+        (camera, {"compressed_data": b"\xff\xd8\xff\xe0 this is none"}, "PNG"),
+        (camera, {"compressed_data": b""}, "image"),
+    ],
+)
+def test_an_observation_that_does_not_fit_names_agent_and_sensor(
+    sensor: Sensor, fields: dict[str, Any], why: str
+) -> None:
+    said = spoilt(sensor, **fields)
+    assert "agent 7" in said and repr(sensor.name) in said and why in said and "\n" not in said
+
+
+def mended(data: bytes) -> bytes:
+    """A PNG with what its chunks hold changed, and the checksums that fit."""
+    out, at = data[:8], 8
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        out += data[at:end] + zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return out
+
+
+places = st.integers(8, len(WHOLE) - 1).filter(lambda place: place not in (16, 17, 20, 21))  # not above 255 x 255
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=3), st.booleans())
+def test_a_png_with_wrong_bytes_in_it_is_read_or_refused(changes: list[tuple[int, int]], mend: bool) -> None:
+    wrong = bytearray(WHOLE)
+    for place, value in changes:
+        wrong[place] = value
+    made = info(1, [camera])
+    made.observations[0].compressed_data = mended(bytes(wrong)) if mend else bytes(wrong)
+    _, lean = both([made])
+    try:
+        assert read_steps(lean, behaviour([camera]))[0].obs[0].shape == (1, *camera.shape)
+    except ValueError as error:
+        assert "agent 1" in str(error) and "camera" in str(error)
+
+
+def test_a_png_that_claims_to_be_enormous_is_refused() -> None:
+    width = WHOLE.index(b"IHDR") + 4
+    for pixels in (20_000, 2**31 - 1):
+        enormous = mended(WHOLE[:width] + 2 * pixels.to_bytes(4, "big") + WHOLE[width + 8 :])
+        assert "agent 7" in spoilt(camera, compressed_data=enormous)
+
+
+@pytest.mark.parametrize("mapping", [(0, 1), (0, 1, 2, 3), (0, 0, 0), (0, 1, 3), (-1, -1, -1), (0, 1, 1)])
+def test_a_mapping_that_does_not_fit_the_channels_names_agent_and_sensor(mapping: tuple[int, ...]) -> None:
+    sensor = Sensor((4, 6, 3), png=True, mapping=mapping, name="camera")
+    _, lean = both([info(7, [sensor])])
+    with pytest.raises(ValueError, match=r"'camera' of agent 7: .*3 channels and a mapping"):
+        read_steps(lean, behaviour([sensor]))
+
+
+@pytest.mark.parametrize("sensors", [[], [ball], [ball, ball, ball]])
+@pytest.mark.parametrize("done", [False, True])
+def test_another_number_of_sensors_names_the_agent(sensors: list[Sensor], done: bool) -> None:
+    _, lean = both([info(6, [ball, ball]), info(7, sensors, done=done)])
+    with pytest.raises(ValueError, match=f"agent 7 has {len(sensors)} sensors, the first of its behaviour had 2"):
+        read_steps(lean, behaviour([ball, ball]))
+
+
+def stock_message(actions: dict[str, ActionTuple], side_channel: bytes) -> Any:
+    """What UnityEnvironment would send."""
+    env: Any = object.__new__(UnityEnvironment)
+    env._env_state = {name: (range(len(each.continuous)), ()) for name, each in actions.items()}
+    env._side_channel_manager = Mock(generate_side_channel_messages=lambda: bytearray(side_channel))
+    message = UnityMessage()
+    message.unity_input.CopyFrom(env._generate_step_input(actions))
+    return message
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+        st.tuples(st.integers(0, 4), st.integers(0, 3), st.lists(sizes, max_size=2)),
+        max_size=3,
+    ),
+    st.binary(max_size=20),
+    st.integers(0, 100),
+)
+def test_a_step_says_what_mlagents_envs_would_say(
+    behaviours: dict[str, tuple[int, int, list[int]]], side_channel: bytes, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    actions = {}
+    for name, (num, continuous, branches) in behaviours.items():
+        actions[name] = ActionSpec(continuous, tuple(branches)).random_action(num)
+        if continuous:
+            actions[name].add_continuous(random.standard_normal((num, continuous)).astype(np.float32))
+    ours = UnityMessage.FromString(step_message(actions, side_channel))
+    theirs = stock_message(actions, side_channel)
+    theirs.header.status = 200
+    for listed in theirs.unity_input.rl_input.agent_actions.values():
+        for each in listed.value:
+            each.ClearField("vector_actions_deprecated")
+    assert ours == theirs
+
+
+def test_actions_of_doubles_and_of_any_strides_arrive_as_they_were() -> None:
+    numbers = np.linspace(-1, 1, 12).reshape(3, 4)[:, ::2]
+    choices = np.arange(6).reshape(2, 3).T
+    message = UnityMessage.FromString(step_message({"Ball": ActionTuple(numbers, choices)}, b""))
+    sent = message.unity_input.rl_input.agent_actions["Ball"].value
+    assert [list(each.continuous_actions) for each in sent] == numbers.astype(np.float32).tolist()
+    assert [list(each.discrete_actions) for each in sent] == choices.tolist()

@@ -1,0 +1,249 @@
+"""A Unity player as an environment: every scene of the stand-in player over the real wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.types import Action, ActionSpec
+from envproc.env import CannotReset, HasStats, Place, Step
+from envproc.unity.columns import TooManyAgents
+from envproc.unity.env import ACTION_MASK, UnityEnv
+from envproc.unity.launch import PlayerRefused
+from envproc.unity.options import UnityOptions
+from tests.contracts import Walk
+from tests.envproc.unity.wire_log import Recorder
+
+PLAYERS = Path(__file__).parents[3] / "unity/players"
+SPAWN = UnityOptions(max_agents=8)
+SCENES = {  # scene, behaviour, sensor that identifies a decision
+    "3DBall": ("3DBall", "3DBall?team=0", "VectorSensor_size8", UnityOptions()),
+    "Grid": ("Grid", "Grid?team=0", "", UnityOptions()),
+    "Visual": ("Visual", "Visual?team=0", "", UnityOptions()),
+    "Two, Runner": ("Two", "Runner?team=0", "StackingSensor_size2_VectorSensor_size4", UnityOptions()),
+    "Two, Chaser": ("Two", "Chaser?team=1", "", UnityOptions()),
+    "Spawn": ("Spawn", "Spawn?team=0", "", SPAWN),
+    "Renew": ("Renew", "Renew?team=0", "", UnityOptions()),
+}
+
+
+def play(scene: str, behavior: str = "", args: str = "", areas: int = 1, **options: Any) -> UnityEnv:
+    return UnityEnv(str(PLAYERS / scene), areas, behavior, UnityOptions(args=args, **options), Place(seed=3))
+
+
+def recorded(scene: str, args: str = "", seed: int = 0) -> Recorder:
+    name, behavior, sensor, options = SCENES[scene]
+    env = UnityEnv(
+        str(PLAYERS / name), 1, behavior, UnityOptions(args=args, max_agents=options.max_agents), Place(seed=seed)
+    )
+    return Recorder(
+        env,
+        behavior,
+        sensor or next(each for each in env.spec.obs if each.startswith("Vector") and "Goal" not in each),
+        seed,
+    )
+
+
+@pytest.fixture
+def ball() -> Iterator[UnityEnv]:
+    with closing(play("3DBall")) as env:
+        yield env
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_rows_are_exactly_what_the_wire_said(scene: str) -> None:
+    record = recorded(scene)
+    with closing(record.env):
+        for _ in range(400):
+            record.turn()
+    record.check()
+    assert sum(map(len, record.found.values())) > 300
+    if scene in ("3DBall", "Two, Runner", "Spawn", "Renew"):
+        assert record.terminal_only > 0, "exchanges in which nobody may act"
+    if scene == "Spawn":
+        assert record.never_decided > 0, "ended before its first decision"
+    if scene in ("Renew", "Spawn", "Visual"):
+        assert min(record.interrupted, record.terminated) > 5
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_rows_are_so_with_agents_reset_in_between(scene: str) -> None:
+    record = recorded(scene, seed=1)
+    random = np.random.default_rng(2)
+
+    def anybody(step: Step) -> list[int]:
+        if len(step.agent) == 0 or random.random() < 0.7:
+            return []
+        return list(random.choice(step.agent, random.integers(1, len(step.agent) + 1), replace=False).tolist())
+
+    with closing(record.env):
+        for _ in range(300):
+            record.turn(anybody)
+    record.check()
+    assert record.forced > 50
+
+
+@pytest.mark.parametrize("scene", ["3DBall", "Grid", "Visual", "Two, Runner", "Two, Chaser", "Renew"])
+def test_the_contract_of_environments_is_kept_step_by_step(scene: str) -> None:
+    name, behavior, _, _ = SCENES[scene]
+    with closing(play(name, behavior)) as env:
+        walk = Walk(env, 150, seed=0, force_from=75)
+        assert walk.victim >= 0
+        assert len(Walk(env, 50, seed=1).events) == env.spec.num_agents, "and again after a reset"
+
+
+def test_a_reset_of_agent_3_of_12_truncates_it_and_nobody_else(ball: UnityEnv) -> None:
+    step = ball.reset(0)
+    still = Action(np.zeros((12, 2), np.float32), np.zeros((12, 0), np.int64))
+    for _ in range(3):
+        before, step = step, ball.step(still)
+        assert len(step.ended.agent) == 0
+    ball.reset_agents(np.array([3]))
+    after = ball.step(still)
+    assert after.ended.agent.tolist() == [3]
+    assert not after.ended.terminated[0]
+    seen = after.ended.obs["VectorSensor_size8"][0]
+    assert (seen == step.obs["VectorSensor_size8"][3]).all(), "what it saw when it was cut"
+    assert before.agent.tolist() == step.agent.tolist() == after.agent.tolist() == list(range(12))
+
+
+def test_the_reward_of_an_episodes_first_decision_is_there_to_be_ignored(ball: UnityEnv) -> None:
+    """Between the end and the next decision 3DBall goes on earning; ML-Agents' own trainer drops it too."""
+    record = Recorder(ball, "3DBall?team=0", "VectorSensor_size8")
+    for _ in range(200):
+        record.turn()
+    rows = [row for own in record.found.values() for row in own]
+    assert record.terminated > 20
+    assert {round(row.reward, 4) for row in rows} == {0.1, -1.0}
+    assert all((row.reward == -1.0) == (row.discount == 0.0) for row in rows)
+
+
+def test_fields_are_sensors_by_name() -> None:
+    with closing(play("Two", "Runner")) as env:
+        shapes = {name: field.shape for name, field in env.spec.obs.items()}
+        assert list(shapes.values()) == [(6, 3), (8,), (3,)], "a buffer of varying length, a stack, the mask"
+        assert "StackingSensor_size2_VectorSensor_size4" in shapes and shapes[ACTION_MASK] == (3,)
+        assert env.spec.action == ActionSpec((-1.0, -1.0), (1.0, 1.0), (3,))
+        assert env.spec.num_agents == 3
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_an_image_is_the_same_however_it_comes(stacked: bool) -> None:
+    """PNG or raw, channels last (package 2) or first (package 3): the field is (channels, height, width) in [0, 1]."""
+    seen = {}
+    stack = "--stack-images" if stacked else ""
+    for version in ("2.2.1-exp.1", "3.0.0"):
+        for raw in ("", "--raw-images"):
+            with closing(play("Visual", args=f"--package-version {version} {raw} {stack}")) as env:
+                step = env.reset(0)
+                for _ in range(3):
+                    step = env.step(Action(np.full((len(step.agent), 2), 0.5, np.float32), np.zeros((4, 0), np.int64)))
+                (name,) = (each for each, field in env.spec.obs.items() if len(field.shape) == 3)
+                assert env.spec.obs[name].shape == (6 if stacked else 3, 24, 24)
+                seen[version, raw] = step.obs[name].copy()
+    first, *others = seen.values()
+    assert first.shape[1:] == (6 if stacked else 3, 24, 24) and 0 <= first.min() < first.max() <= 1
+    for each in others:
+        np.testing.assert_allclose(each, first, atol=1 / 255)
+
+
+def test_the_mask_says_what_is_allowed() -> None:
+    """Walls cannot be walked through: an agent in a corner has two moves masked; nothing is claimed off a goal."""
+    with closing(play("Grid")) as env:
+        step = env.reset(0)
+        masked = 0
+        for _ in range(50):
+            mask = step.obs[ACTION_MASK]
+            assert mask.dtype == np.bool_ and mask.shape == (len(step.agent), 7)
+            assert mask[:, 0].all() and mask[:, 5].all(), "to stay and not to claim are always allowed"
+            masked += int((~mask[:, 1:5]).sum())
+            moves = mask[:, 1:5].argmax(axis=1) + 1
+            step = env.step(Action(np.zeros((len(moves), 0), np.float32), np.stack([moves, 0 * moves], axis=1)))
+            assert step.ended.obs[ACTION_MASK].all(), "who ended may not act: nothing is masked"
+        assert masked > 50
+
+
+def test_an_id_that_is_renewed_keeps_to_the_columns_there_are() -> None:
+    with closing(play("Renew")) as env:
+        step, ids = env.reset(0), set()
+        for _ in range(200):
+            assert set(step.agent.tolist()) <= {0, 1, 2}
+            ids |= {env._columns.id_of(column) for column in step.agent.tolist()}
+            step = env.step(
+                Action(np.zeros((len(step.agent), 2), np.float32), np.zeros((len(step.agent), 0), np.int64))
+            )
+        assert len(ids) > 20
+
+
+def test_more_agents_than_columns_is_an_error_that_names_the_option() -> None:
+    with closing(play("Spawn")) as env:
+        step = env.reset(0)
+        assert env.spec.num_agents == 3
+        with pytest.raises(TooManyAgents, match=r"--unity\.max-agents"):
+            for _ in range(500):
+                n = len(step.agent)
+                step = env.step(Action(np.zeros((n, 1), np.float32), np.zeros((n, 0), np.int64)))
+
+
+def test_a_scene_with_several_behaviours_wants_one_named() -> None:
+    with pytest.raises(PlayerRefused, match=r"2 behaviours.*--behavior Runner or Chaser"):
+        play("Two")
+    with pytest.raises(PlayerRefused, match=r"'Walker'.*there is Runner or Chaser"):
+        play("Two", "Walker")
+    with closing(play("Two", "Chaser")) as env:
+        assert env.spec.action.branches == (4,)
+    with closing(play("Two", "Chaser?team=1")) as env:
+        assert env.spec.num_agents == 2
+
+
+def test_environment_parameters_reach_the_scene() -> None:
+    """Without gravity the balls stay where they were dropped."""
+    for params, falls in ((("gravity=0",), False), ((), True)):
+        with closing(play("3DBall", params=params)) as env:
+            first = env.reset(0).obs["VectorSensor_size8"].copy()
+            step = env.step(Action(np.zeros((12, 2), np.float32), np.zeros((12, 0), np.int64)))
+            assert bool((step.obs["VectorSensor_size8"][:, 3] < first[:, 3] - 0.01).all()) == falls
+
+
+def test_what_the_scene_records_is_aggregated_as_it_asks(ball: UnityEnv) -> None:
+    record = Recorder(ball, "3DBall?team=0", "VectorSensor_size8")
+    assert isinstance(ball, HasStats)
+    for _ in range(200):
+        record.turn()
+    stats = ball.stats()
+    assert stats["Ball/Fallen"] == record.terminated
+    assert 10 < stats["Ball/Steps"] < 500
+    assert ball.stats() == {}
+
+
+def test_a_scene_without_our_component_says_so_and_goes_on() -> None:
+    with closing(play("3DBall", args="--no-reset-channel")) as env:
+        record = Recorder(env, "3DBall?team=0", "VectorSensor_size8")
+        for _ in range(20):
+            record.turn()
+        with pytest.raises(CannotReset, match=r"agents \[3\].*SharlAgent.*docs/unity_reset.md"):
+            env.reset_agents(np.array([3]))
+        for _ in range(20):
+            record.turn()
+        record.check()
+
+
+def test_after_a_reset_of_all_nobody_stands_in_ended(ball: UnityEnv) -> None:
+    step = ball.reset(0)
+    random = np.random.default_rng(0)
+    for count in (30, 31, 33):  # the last fallen are still on their way
+        for _ in range(count):
+            action = random.uniform(-1, 1, (len(step.agent), 2)).astype(np.float32)
+            step = ball.step(Action(action, np.zeros((len(action), 0), np.int64)))
+        step = ball.reset(0)
+        assert len(step.ended.agent) == 0 and step.agent.tolist() == list(range(12))
+
+
+def test_areas_are_replicated_where_the_scene_can() -> None:
+    with closing(play("3DBall", areas=3)) as env:
+        assert env.spec.num_agents == 36 and len(env.reset(0).agent) == 36
