@@ -17,6 +17,7 @@ from envproc.unity.options import UnityOptions
 from scripts.command_line import UsageError, read_command_line
 
 AlgoConfig = TypeVar("AlgoConfig")
+_TAKES_FLAGS = "--unity.args"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
             f"unknown algorithm {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there is: {known}")
         )
     config = ALGORITHMS[name].config
+    if _TAKES_FLAGS in rest[:-1]:  # its value looks like an option, too
+        place = rest.index(_TAKES_FLAGS)
+        rest[place : place + 2] = ["=".join(rest[place : place + 2])]
     default = Options(algo=config())
     options = read_command_line(Options[config], rest, f"python -m scripts.train {name}", default)  # type: ignore[valid-type]
     return name, options

@@ -36,15 +36,16 @@ def find_player(path: str) -> Path:
 
     Raises ValueError, in one line, if there is none or it may not be run.
     """
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))
     endings = (".x86_64", ".x86", ".exe", "")
-    found = [each for each in (given.with_name(given.name + ending) for ending in endings) if each.is_file()]
+    found = [each for each in (Path(f"{given}{ending}") for ending in endings) if each.is_file()]
     if given.is_dir() and not found:
         found = sorted(each for ending in endings[:-1] for each in given.glob(f"*{ending}"))
         if len(found) > 1:
             raise ValueError(f"{path} holds {', '.join(each.name for each in found)}; name the one to run")
     if not found:
-        around = [each.stem for each in given.parent.glob("*") if each.suffix in endings[:-1] or each.is_dir()]
+        beside = list(given.parent.glob("*"))
+        around = [each.name for each in beside if each.is_dir()] + [e.stem for e in beside if e.suffix in endings[:-1]]
         near = difflib.get_close_matches(given.name, around, n=1)
         hint = f"did you mean {given.parent / near[0]}?" if near else "give the path of the built player"
         raise ValueError(f"no Unity player at {path}; {hint}")
@@ -85,7 +86,8 @@ class Player:
         code = self._process.poll()
         if code is None:
             return ""
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        names = {each.value: each.name for each in signal.Signals}  # the real-time ones have none
+        return f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
 
     def last_words(self) -> str:
         """The last lines of its log and of what it printed."""

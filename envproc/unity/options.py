@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from math import isfinite
 
 from core.types import require
+
+_LARGEST = 3.4e38  # about a float32's
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class UnityOptions:
             raise ValueError(f"--unity.args {self.args!r}: {error}") from error
 
     def parameters(self) -> dict[str, float]:
-        """`params` by name. Raises ValueError for one that is not key=number."""
+        """`params` by name. Raises ValueError for one that is not key=number, as ASCII and float32: so they travel."""
         found = {}
         for each in self.params:
             key, is_pair, value = each.partition("=")
@@ -56,6 +57,6 @@ class UnityOptions:
                 found[key] = float(value)
             except ValueError:
                 is_pair = ""
-            if not (key and is_pair and isfinite(found[key])):
+            if not (key and key.isascii() and is_pair and abs(found[key]) <= _LARGEST):
                 raise ValueError(f"--unity.params {each}; it must be key=value with a number, as in gravity=4")
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +17,12 @@ from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.environment import UnityEnvironment
 
 from envproc.unity.messages import EXCHANGE, UnityMessage
+from tests.process.runs import free_port
 
 PLAYERS = Path(__file__).parents[3] / "unity" / "players"
 PATIENCE = 20  # seconds
 STEP, RESET, QUIT = 0, 1, 2
 Queue = queue.Queue[Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -50,9 +50,7 @@ def test_without_mlagents_envs_it_says_what_is_missing() -> None:
     hide = "import sys, importlib.abc\nclass Not(importlib.abc.MetaPathFinder):\n def find_spec(self, name, *_):\n"
     hide += "  if name == 'mlagents_envs': raise ModuleNotFoundError(name=name)\nsys.meta_path.insert(0, Not())\n"
     code = "try:\n import envproc.unity.messages\nexcept ModuleNotFoundError as error:\n print(error.name)"
-    done = subprocess.run(
-        [sys.executable, "-c", hide + code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "mlagents_envs", done.stderr[-2000:]
 
 
