@@ -42,7 +42,8 @@ def read_steps(infos: Sequence[Any], spec: BehaviorSpec) -> tuple[DecisionSteps,
     ended: list[Any] = []
     for info in infos:
         (ended if info.done else waiting).append(info)
-    masks = _masks(waiting, spec.action_spec.discrete_branches) if spec.action_spec.discrete_size else None
+    branches = spec.action_spec.discrete_branches
+    masks = _masks(waiting, branches) if branches and waiting else None
     reward, group_reward = _rewards(waiting)
     decisions = DecisionSteps(
         _observations(waiting, spec), reward, _ids(waiting), masks, [info.group_id for info in waiting], group_reward

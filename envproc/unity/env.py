@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from core.types import Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray, Obs
+from core.types import Action, FloatArray, IntArray, Obs
 from envproc.env import CannotReset, Ended, Place, Step
-from envproc.unity.arrays import channels_first
 from envproc.unity.columns import Columns
+from envproc.unity.fields import Fields
 from envproc.unity.launch import Player, PlayerRefused, find_player
 from envproc.unity.link import Link
 from envproc.unity.options import UnityOptions
+from envproc.unity.others import Others
 from envproc.unity.reset_channel import ResetChannel
 from envproc.unity.rpc import PlayerServer
 
 # isort: split
-from mlagents_envs.base_env import ActionTuple, BehaviorSpec, DecisionSteps, TerminalSteps
+from mlagents_envs.base_env import ActionTuple, DecisionSteps, TerminalSteps
 from mlagents_envs.side_channel.engine_configuration_channel import EngineConfigurationChannel
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
 from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod, StatsSideChannel
 
 EDITOR = "editor"
 _EDITOR_PORT = 5004
-ACTION_MASK = "action_mask"
-"""observation field of every behaviour with discrete actions: (sum of the branches,), True: allowed"""
 _MOST_EXCHANGES = 100
 """of one step, while nobody of the behaviour asks for an action; then whoever steps gets a word in"""
 
 
 class UnityEnv:
-    """The agents of one behaviour in one player; those of other behaviours do nothing.
+    """The agents of one behaviour in one player; those of others do nothing, or what a saved policy says.
 
-    Each sensor is an observation field by its name. An image is (channels, height, width) in [0, 1], whatever the
-    package sends. Actions lie in [-1, 1], as ML-Agents has them.
+    Each sensor is an observation field by its name. Actions lie in [-1, 1], as ML-Agents has them.
     """
 
     def __init__(self, where: str, areas: int, behavior: str, options: UnityOptions, place: Place) -> None:
@@ -51,6 +48,7 @@ class UnityEnv:
         self._engine.set_configuration_parameters(84, 84, 5, options.time_scale, -1, 60)
         for key, value in options.parameters().items():
             self._parameters.set_float_parameter(key, value)
+        self._others = Others(options.policies())
         program = None if where == EDITOR else find_player(where)
         with contextlib.ExitStack() as opened:
             server = opened.enter_context(contextlib.closing(_listen(program is None, options.base_port, place.index)))
@@ -71,10 +69,9 @@ class UnityEnv:
             self._link.reset()
             self._behavior = self._find(behavior)
             self._steps: tuple[DecisionSteps, TerminalSteps] = self._link.get_steps(self._behavior)
-            self._spec: BehaviorSpec = self._link.behavior_specs[self._behavior]
-            self._fields = _field_names(self._spec)
-            num = options.max_agents or len(self._steps[0])
-            self.spec = _env_spec(self._spec, self._fields, num)
+            self._fields = Fields(self._link.behavior_specs[self._behavior])
+            num = options.max_agents * areas or len(self._steps[0])
+            self.spec = self._fields.env_spec(num)
             self._columns = Columns(num)
             self._fresh = True
             self._opened = opened.pop_all()
@@ -95,12 +92,13 @@ class UnityEnv:
         self._link.set_actions(self._behavior, actions)
         ends: list[tuple[IntArray, Obs, FloatArray, Any]] = []
         for _ in range(_MOST_EXCHANGES):
+            self._others.act(self._link, self._behavior)
             self._link.step()
             self._steps = self._link.get_steps(self._behavior)
             terminals = self._steps[1]
             if len(terminals):
                 columns, which = self._columns.end(terminals.agent_id.tolist())
-                seen = {name: values[which] for name, values in self._see(terminals).items()}
+                seen = {name: values[which] for name, values in self._fields.see(terminals).items()}
                 ends.append((columns, seen, _reward(terminals)[which], ~terminals.interrupted[which]))
             if len(self._steps[0]):
                 break
@@ -164,7 +162,7 @@ class UnityEnv:
     def _decide(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Step:
         decisions = self._steps[0]
         agents = self._columns.decide(decisions.agent_id.tolist())
-        return Step(agents, self._see(decisions), _reward(decisions), self._join(ends))
+        return Step(agents, self._fields.see(decisions), _reward(decisions), self._join(ends))
 
     def _join(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Ended:
         if len(ends) == 1:
@@ -179,17 +177,6 @@ class UnityEnv:
             np.concatenate(terminated),
         )
 
-    def _see(self, steps: DecisionSteps | TerminalSteps) -> dict[str, Any]:
-        """Observation fields; of images with their channels last, views that have them first."""
-        seen = {}
-        for name, sensor, values in zip(self._fields, self._spec.observation_specs, steps.obs, strict=True):
-            seen[name] = values.transpose(0, 3, 1, 2) if _channels_last(sensor) else values
-        if self._spec.action_spec.discrete_size:
-            masks = getattr(steps, "action_mask", None)
-            allowed = np.ones((len(steps), sum(self._spec.action_spec.discrete_branches)), np.bool_)
-            seen[ACTION_MASK] = allowed if masks is None else ~np.concatenate(masks, axis=1)
-        return seen
-
 
 def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
     port = base_port + index if base_port else _EDITOR_PORT if editor else 0
@@ -202,28 +189,3 @@ def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
 def _reward(steps: DecisionSteps | TerminalSteps) -> FloatArray:
     reward: FloatArray = steps.reward + steps.group_reward
     return reward
-
-
-def _channels_last(sensor: Any) -> bool:
-    return len(sensor.shape) == 3 and not channels_first(sensor)
-
-
-def _field_names(spec: BehaviorSpec) -> list[str]:
-    """The sensors' names, each once."""
-    names: list[str] = []
-    for place, sensor in enumerate(spec.observation_specs):
-        name = sensor.name or f"obs_{place}"
-        names.append(f"{name}_{place}" if name in names else name)
-    return names
-
-
-def _env_spec(spec: BehaviorSpec, names: list[str], num_agents: int) -> EnvSpec:
-    fields: Mapping[str, Any] = dict(zip(names, spec.observation_specs, strict=True))
-    obs = {
-        name: FieldSpec((sensor.shape[2], *sensor.shape[:2]) if _channels_last(sensor) else tuple(sensor.shape))
-        for name, sensor in fields.items()
-    }
-    continuous, branches = spec.action_spec.continuous_size, tuple(spec.action_spec.discrete_branches)
-    if branches:
-        obs[ACTION_MASK] = FieldSpec((sum(branches),), "bool")
-    return EnvSpec(obs, ActionSpec((-1.0,) * continuous, (1.0,) * continuous, branches), num_agents)

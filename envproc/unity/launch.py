@@ -13,7 +13,7 @@ from pathlib import Path
 
 from envproc.env import EnvFailed
 
-_LOG_LINES = 10
+_LOG_LINES, _LOG_BYTES = 10, 2**16
 _TIED = str(Path(__file__).with_name("tied.py"))
 _GRACE_S = 1.5
 """for a player to quit when it is told to"""
@@ -40,7 +40,7 @@ def find_player(path: str) -> Path:
     endings = (".x86_64", ".x86", ".exe", "")
     found = [each for each in (Path(f"{given}{ending}") for ending in endings) if each.is_file()]
     if given.is_dir() and not found:
-        found = sorted(each for ending in endings[:-1] for each in given.glob(f"*{ending}"))
+        found = sorted(each for each in given.iterdir() if each.suffix in endings[:-1] and each.is_file())
         if len(found) > 1:
             raise ValueError(f"{path} holds {', '.join(each.name for each in found)}; name the one to run")
     if not found:
@@ -91,7 +91,7 @@ class Player:
 
     def last_words(self) -> str:
         """The last lines of its log and of what it printed."""
-        texts = [each.read_text(errors="replace").strip() for each in (self._log, self._out) if each.is_file()]
+        texts = [_end_of(each) for each in (self._log, self._out) if each.is_file()]
         lines = [line for text in texts if text for line in text.splitlines()[-_LOG_LINES:]]
         return "its last lines:\n" + "\n".join(lines) if lines else "it wrote no log"
 
@@ -110,3 +110,10 @@ class Player:
             self._process.wait(timeout=5)
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+def _end_of(path: Path) -> str:
+    """Of a log, which may have grown to any size."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        return file.read(_LOG_BYTES).decode(errors="replace").strip()

@@ -20,6 +20,8 @@ class UnityOptions:
     """start players without a display (-nographics -batchmode)"""
     params: tuple[str, ...] = ()
     """environment parameters that the scene reads, each as key=value"""
+    others: tuple[str, ...] = ()
+    """for which of the scene's other behaviours a trained policy acts, each as NAME=RUN_DIRECTORY"""
     args: str = ""
     """more arguments for the player's command line, as one string"""
     base_port: int = 0
@@ -40,6 +42,7 @@ class UnityOptions:
             require(f"--unity.{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
         self.arguments()
         self.parameters()
+        self.policies()
 
     def arguments(self) -> list[str]:
         """`args` as a shell would split it. Raises ValueError for a quote without its end."""
@@ -47,6 +50,16 @@ class UnityOptions:
             return shlex.split(self.args)
         except ValueError as error:
             raise ValueError(f"--unity.args {self.args!r}: {error}") from error
+
+    def policies(self) -> dict[str, str]:
+        """`others`: run directory by behaviour. Raises ValueError for one that is not NAME=RUN_DIRECTORY."""
+        found = {}
+        for each in self.others:
+            name, _, found[name] = each.partition("=")
+            require(
+                "--unity.others", each, bool(name and found[name]), "NAME=RUN_DIRECTORY, as in Chaser=runs/chaser-1"
+            )
+        return found
 
     def parameters(self) -> dict[str, float]:
         """`params` by name. Raises ValueError for one that is not key=number, as ASCII and float32: so they travel."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import mlagents_envs
 import numpy as np
 import numpy.typing as npt
 from mlagents_envs.base_env import ActionTuple
@@ -23,13 +24,16 @@ PLAYERS = Path(__file__).parents[3] / "unity" / "players"
 PATIENCE = 20  # seconds
 STEP, RESET, QUIT = 0, 1, 2
 Queue = queue.Queue[Any]
+CHANNELS_LAST = mlagents_envs.__version__.startswith("0.")
+"""how this version of mlagents-envs wants images: as package 2 sends them. Later ones want them as package 3 does"""
 
 
 @contextmanager
 def stock(scene: str, *flags: str, **options: Any) -> Iterator[Any]:
     """UnityEnvironment with the player of that scene; `options` are its own."""
     options = {"base_port": free_port(), "no_graphics": True, "timeout_wait": PATIENCE, **options}
-    env = UnityEnvironment(str(PLAYERS / scene), additional_args=list(flags), **options)
+    package = () if CHANNELS_LAST else ("--package-version", "3.0.0")
+    env = UnityEnvironment(str(PLAYERS / scene), additional_args=[*package, *flags], **options)
     try:
         yield env
     finally:

@@ -351,3 +351,13 @@ def test_actions_of_doubles_and_of_any_strides_arrive_as_they_were() -> None:
     sent = message.unity_input.rl_input.agent_actions["Ball"].value
     assert [list(each.continuous_actions) for each in sent] == numbers.astype(np.float32).tolist()
     assert [list(each.discrete_actions) for each in sent] == choices.tolist()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [np.arange(20, dtype=np.float32).reshape(10, 2)[4:5:9], np.broadcast_to(np.array([8, 9], np.float32), (1, 2))],
+)
+def test_the_actions_of_one_agent_arrive_whatever_the_stride_to_the_next_would_be(row: npt.NDArray[np.float32]) -> None:
+    sent = step_message({"Ball": ActionTuple(row, np.zeros((1, 0), np.int32))}, b"")
+    received = UnityMessage.FromString(sent).unity_input.rl_input.agent_actions["Ball"].value
+    assert [list(each.continuous_actions) for each in received] == [[8, 9]]

@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.acting import PolicySpec
+from core.checkpoint import SavedPolicy, save
+from core.net import Net, NetSpec, num_parameters
 from core.types import Action, ActionSpec
 from envproc.env import CannotReset, HasStats, Place, Step
 from envproc.unity.columns import TooManyAgents
-from envproc.unity.env import ACTION_MASK, UnityEnv
+from envproc.unity.env import UnityEnv
+from envproc.unity.fields import ACTION_MASK
 from envproc.unity.launch import PlayerRefused
+from envproc.unity.messages import UnityMessage
 from envproc.unity.options import UnityOptions
 from tests.contracts import Walk
 from tests.envproc.unity.wire_log import Recorder
@@ -199,6 +204,39 @@ def test_a_scene_with_several_behaviours_wants_one_named() -> None:
         assert env.spec.action.branches == (4,)
     with closing(play("Two", "Chaser?team=1")) as env:
         assert env.spec.num_agents == 2
+
+
+def test_a_saved_policy_acts_for_another_behaviour_of_the_scene(tmp_path: Path) -> None:
+    with closing(play("Two", "Runner")) as env:
+        spec = env.spec
+    net = NetSpec(
+        {name: field.shape for name, field in spec.obs.items() if name != ACTION_MASK}, (), 2, normalize=False
+    )
+    parameters = np.random.default_rng(0).normal(0, 0.01, num_parameters(net)).astype(np.float32)
+    save(tmp_path / "checkpoint", SavedPolicy({}, spec, PolicySpec(net, "tanh")), parameters, {})
+    with closing(play("Two", "Chaser", others=(f"Runner={tmp_path}",))) as env:
+        link, sent = env._link, []
+        receive = link._talk.exchange
+
+        def exchange(inputs: Any, poll_callback: object = None) -> Any:
+            decisions = link.get_steps("Runner?team=0")[0]
+            told = UnityMessage.FromString(inputs).unity_input.rl_input.agent_actions["Runner?team=0"].value
+            if len(decisions):
+                sent.append((decisions.obs, [list(each.continuous_actions) for each in told]))
+            return receive(inputs, poll_callback)
+
+        link._talk.exchange = exchange  # type: ignore[method-assign]
+        step = env.reset(0)
+        for _ in range(20):
+            n = len(step.agent)
+            step = env.step(Action(np.zeros((n, 0), np.float32), np.zeros((n, 1), np.int64)))
+    assert len(sent) > 5
+    for seen, told in sent:
+        expected = np.tanh(Net(net, parameters)(dict(zip(net.inputs, seen, strict=True))))
+        np.testing.assert_allclose(told, expected, rtol=1e-6)
+        assert np.abs(told).max() > 0
+    with pytest.raises(ValueError, match="/nowhere/checkpoint is no checkpoint"):
+        play("Two", "Chaser", others=("Runner=/nowhere",))
 
 
 def test_environment_parameters_reach_the_scene() -> None:

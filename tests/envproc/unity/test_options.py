@@ -52,7 +52,7 @@ def test_args_are_split_as_a_shell_does_without_being_one(args: str, expected: l
         ({"launch_s": float("inf")}, "--unity.launch-s inf"),
         ({"launch_s": float("nan")}, "--unity.launch-s nan"),
         ({"answer_s": -3}, "--unity.answer-s -3"),
-        ({"args": "--say 'two"}, "--unity.args \"--say 'two\": No closing quotation"),
+        ({"args": "--say 'two"}, '--unity.args "--say \'two": No closing quotation'),
         ({"params": ("gravity",)}, "--unity.params gravity; it must be key=value with a number, as in gravity=4"),
         ({"params": ("a=1", "gravity=low")}, "--unity.params gravity=low"),
         ({"params": ("gravity=",)}, "--unity.params gravity="),

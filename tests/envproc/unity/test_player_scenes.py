@@ -11,7 +11,7 @@ from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
 
 from envproc.unity.player.channels import RESET, ints
-from tests.envproc.unity.play import Row, heard_at_random, rows, stock
+from tests.envproc.unity.play import CHANNELS_LAST, Row, heard_at_random, rows, stock
 
 TRACE = {
     "3DBall": None,
@@ -168,6 +168,7 @@ def test_masks_forbid_walls_and_empty_claims_and_the_signalled_goal_is_the_right
     assert len(claims) == 2 and min(claims.values()) > 10
 
 
+@pytest.mark.skipif(not CHANNELS_LAST, reason="this version of mlagents-envs cannot read PNGs with channels last")
 def test_a_picture_shows_the_patches_where_they_are_in_every_format() -> None:
     seen = {}
     for flags in (
