@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 STOCK := .venv-stock
+MLAGENTS_1_1 := .mlagents-1.1
 
-.PHONY: setup train test lint type stress bench
+.PHONY: setup train test test-mlagents-1.1 lint type stress bench
 
 setup: $(VENV)/.ready
 
@@ -20,6 +21,15 @@ train: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# pip refuses this version on most Pythons, and what it asks for is older than all else here; the link needs neither
+test-mlagents-1.1: setup $(MLAGENTS_1_1)/.ready
+	PYTHONPATH=$(MLAGENTS_1_1) $(BIN)/python -m pytest tests/envproc/unity tests/process/test_unity.py
+
+$(MLAGENTS_1_1)/.ready:
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+		--target $(MLAGENTS_1_1) mlagents-envs==1.1.0
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

@@ -108,7 +108,8 @@ def player(port: int, agents: int, floats: int) -> None:
     hello = UnityMessage()
     hello.header.status = 200
     about = hello.unity_output.rl_initialization_output
-    about.communication_version, about.capabilities.baseRLCapabilities = "1.5.0", True
+    about.communication_version = "1.5.0"
+    about.capabilities.baseRLCapabilities = about.capabilities.hybridActions = True
     empty = UnityMessage()
     empty.header.status = 200
     first = _state(agents, floats, seed=0)

@@ -90,7 +90,8 @@ class Talk(Communicator):
         output = self._receive(self._launch_s, "connection", _AT_LAUNCH)
         theirs = output.rl_initialization_output
         ours = UnityEnvironment.API_VERSION
-        if theirs.communication_version.partition(".")[0] != ours.partition(".")[0]:
+        is_known = theirs.communication_version.partition(".")[0] == ours.partition(".")[0]
+        if not (is_known and theirs.capabilities.hybridActions):  # older packages read actions from another field
             raise PlayerRefused(
                 f"the player speaks version {theirs.communication_version or '(none)'} of ML-Agents' protocol "
                 f"(package {theirs.package_version or 'unknown'}), mlagents-envs "

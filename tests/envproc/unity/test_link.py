@@ -20,6 +20,7 @@ import pytest
 from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
 
+from envproc.unity import launch
 from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused, find_player
 from envproc.unity.link import Link
 from envproc.unity.messages import EXCHANGE, UnityMessage
@@ -77,6 +78,13 @@ def test_it_hears_what_the_stock_environment_hears(scene: str, exchanges: int, f
 # --- players that fail
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With players that will not quit anyway."""
+    monkeypatch.setattr(launch, "_GRACE_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
     [
@@ -111,6 +119,7 @@ def test_a_player_that_is_killed_between_two_calls_is_named_with_the_signal() ->
                 link.step()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_player_that_does_not_call_hangs() -> None:
     with (
         pytest.raises(PlayerHangs, match=r"no connection within 0\.3 s .*--unity\.launch-s.* from the player 3DBall"),
@@ -129,6 +138,7 @@ def test_a_program_that_is_no_player_has_died(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("version", "named"), [("2.0.0", "2.0.0"), ("0.9.0", "0.9.0"), ("", "(none)")])
 def test_a_player_of_another_version_is_refused(version: str, named: str) -> None:
     said = f"speaks version {named} of ML-Agents' protocol (package 2.2.1-exp.1)"
