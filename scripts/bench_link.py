@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +46,87 @@ def main() -> None:
             f"{agents} agents x {floats} floats: {ours:,.0f} exchanges/s ({ours * agents:,.0f} agent steps/s), "
             f"stock {stock:,.0f} ({stock * agents:,.0f}): {ours / stock:.1f} times"
         )
+    answers = _resets(100)
+    print(
+        f"Reset of agent 3 of 12 in the stand-in player, {len(answers)} times: answered after "
+        f"{median(answers):.1f} ms, at most {max(answers):.1f} ms"
+    )
+    noticed = [_death(between_calls) for between_calls in (False, True) for _ in range(10)]
+    print(f"a player killed by SIGKILL, {len(noticed)} times: noticed after at most {max(noticed):.0f} ms")
+
+
+def _death(between_calls: bool) -> float:
+    """Milliseconds from the SIGKILL of a player to PlayerDied, in a run or between its first two calls."""
+    from envproc.unity.launch import Player, PlayerDied, find_player
+    from envproc.unity.link import Link
+    from envproc.unity.rpc import PlayerServer
+
+    with contextlib.closing(PlayerServer()) as server:
+        player = Player(find_player("unity/players/3DBall"), server.port, 0, "", no_graphics=False, args=())
+        killed = [0.0]
+
+        def kill() -> None:
+            killed[0] = time.perf_counter()
+            os.kill(player.pid, signal.SIGKILL)
+
+        with contextlib.closing(player), contextlib.suppress(PlayerDied):
+            if between_calls:
+                reply = server.reply
+
+                def reply_and_kill(*arguments: Any) -> None:
+                    kill()
+                    reply(*arguments)
+
+                server.reply = reply_and_kill  # type: ignore[method-assign, assignment]
+            link = Link(server, player)
+            link.reset()
+            kill()
+            while True:
+                link.step()
+        return (time.perf_counter() - killed[0]) * 1000
+
+
+def _resets(count: int) -> list[float]:
+    """Milliseconds from the request on the control channel to its answer, of a worker at full speed."""
+    from core.acting import PolicySpec
+    from core.control import Answer, Begin, Ready, Report, Reset, Server
+    from core.net import NetSpec, num_parameters
+    from core.ring import FOREVER, Ring
+    from core.supervisor import Supervisor
+    from core.weights import Weights
+    from envproc import EnvConfig
+    from envproc.worker import WorkerConfig
+
+    def await_report(kind: type[Report]) -> Report:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            for report in server.receive():
+                if isinstance(report, kind):
+                    return report
+            time.sleep(0.0002)
+        raise SystemExit(f"no {kind.__name__} from the worker within 30 s")
+
+    with contextlib.ExitStack() as opened:
+        server, supervisor = opened.enter_context(Server()), opened.enter_context(Supervisor())
+        env = EnvConfig("unity:unity/players/3DBall")
+        supervisor.start("worker-0", "envproc.worker", WorkerConfig("worker-0", env, 1, server.address, lane=0))
+        ready = await_report(Ready)
+        assert isinstance(ready, Ready)
+        net = NetSpec({name: field.shape for name, field in ready.spec.obs.items()}, (64, 64), 2)
+        ring = opened.enter_context(Ring.create(ready.spec, 1, 100_000))
+        weights = opened.enter_context(Weights.create(num_parameters(net)))
+        ring.allow(FOREVER)
+        server.send("worker-0", Begin(ring.address, weights.address, PolicySpec(net, "tanh")))
+        taken = []
+        for request in range(count):
+            time.sleep(0.02)
+            begun = time.perf_counter()
+            server.send("worker-0", Reset(request, [3]))
+            answer = await_report(Answer)
+            assert isinstance(answer, Answer) and answer.done, answer
+            taken.append((time.perf_counter() - begun) * 1000)
+        ring.stop()
+    return taken
 
 
 def _measure(side: str, python: str, agents: int, floats: int) -> float:
