@@ -20,11 +20,11 @@ train: setup
 	$(BIN)/python -m scripts.train ddpg
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # pip refuses this version on most Pythons, and what it asks for is older than all else here; the link needs neither
 test-mlagents-1.1: setup $(MLAGENTS_1_1)/.ready
-	PYTHONPATH=$(MLAGENTS_1_1) $(BIN)/python -m pytest tests/envproc/unity tests/process/test_unity.py
+	PYTHONPATH=$(MLAGENTS_1_1) $(BIN)/python -m pytest -n auto --dist loadfile tests/envproc/unity tests/process/test_unity.py
 
 $(MLAGENTS_1_1)/.ready:
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \

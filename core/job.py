@@ -17,7 +17,7 @@ from core.control import Answer, Begin, Episodes, Evaluate, Evaluated, Ready, Re
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
-from core.types import FloatArray
+from core.types import FloatArray, row_layout
 from core.watch import Interrupted, Watch, WorkerLost
 from core.weights import Weights
 
@@ -199,7 +199,10 @@ class Job:
 
     def _note(self, report: Report) -> None:
         match report:
-            case Ready(worker, pid, launch_s):
+            case Ready(worker, pid, launch_s, spec):
+                if row_layout(spec) != self.learner.ring.layout:
+                    what = f"its environment offers {spec}, unlike the first one that was ready"
+                    raise WorkerLost(worker, "does not fit", what, "")
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
                 if worker != EVALUATOR:
                     self._server.send(worker, self._begin)

@@ -142,7 +142,7 @@ def _actions(action: ActionTuple) -> bytes:
         each = [LeanAction(continuous_actions=row.tobytes(), discrete_actions=choice) for row, choice in rows]
         return LeanActions(value=each).SerializeToString()  # type: ignore[no-any-return]
     # Without discrete actions all agents' bytes are alike but for the numbers, with which they end.
-    size = numbers.strides[0]
+    size = 4 * numbers.shape[1]
     one = LeanActions(value=[LeanAction(continuous_actions=bytes(size))]).SerializeToString()
     table = np.empty((len(numbers), len(one)), np.uint8)
     table[:] = np.frombuffer(one, np.uint8)

@@ -12,6 +12,8 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from envproc.unity.messages import LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
 
 # isort: split
@@ -124,7 +126,10 @@ class Talk(Communicator):
             raise PlayerHangs(f"no {what} within {within_s:g} s ({hint}) from {who}") from None
         except Disconnected:
             raise PlayerDied(self._end("closed the connection")) from None
-        message = LeanMessage.FromString(self.received)
+        try:
+            message = LeanMessage.FromString(self.received)
+        except DecodeError as error:
+            raise ValueError(f"what came is no message of ML-Agents: {error}") from error
         if message.header.status != _OK:
             raise PlayerDied(self._end(f"told us to stop (status {message.header.status})"))
         return message.unity_output

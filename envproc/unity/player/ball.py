@@ -45,5 +45,4 @@ class Ball(Behaviour):
 
 
 def scene(seed: int, areas: int) -> list[Behaviour]:
-    # numpy's seeds have no sign; Unity's do
     return [Ball(seed, areas)]

@@ -244,7 +244,9 @@ def hello(version: str = "1.5.0", status: int = 200) -> bytes:
     message.header.status = status
     message.unity_output.rl_initialization_output.communication_version = version
     message.unity_output.rl_initialization_output.package_version = "2.3.0"
-    message.unity_output.rl_initialization_output.capabilities.baseRLCapabilities = True
+    capabilities = message.unity_output.rl_initialization_output.capabilities
+    for field in capabilities.DESCRIPTOR.fields:
+        setattr(capabilities, field.name, True)
     data: bytes = message.SerializeToString()
     return data
 

@@ -60,6 +60,7 @@ def test_args_are_split_as_a_shell_does_without_being_one(args: str, expected: l
         ({"params": ("a=1=2",)}, "--unity.params a=1=2"),
         ({"params": ("a=nan",)}, "--unity.params a=nan"),
         ({"params": ("a=inf",)}, "--unity.params a=inf"),
+        ({"params": ("a=-1e39",)}, "--unity.params a=-1e39"),
         ({"params": ("a=1e39",)}, "--unity.params a=1e39"),  # on the wire it is a float32
         ({"params": ("größe=1",)}, "--unity.params größe=1"),  # and the key is ASCII
     ],

@@ -514,6 +514,16 @@ def test_room_that_is_given_before_the_call_is_complete_counts(server: PlayerSer
     assert raw.answer(1) == [message(bytes(40))]
 
 
+def test_each_call_begins_with_a_window_of_its_own(server: PlayerServer, raw: Raw) -> None:
+    raw.settings((INITIAL_WINDOW, 10))
+    for _ in range(3):
+        stream = raw.call(b"")
+        server.receive(PATIENCE, at_most(1))
+        raw.room(stream, 5)
+        server.reply(bytes(10), PATIENCE, at_most(1))
+        assert [len(each) for each in raw.answer(stream)] == [10, 5]
+
+
 def test_the_connection_has_a_window_of_its_own_over_all_calls(server: PlayerServer, raw: Raw) -> None:
     raw.settings((INITIAL_WINDOW, 1 << 20))
     sent = 0
