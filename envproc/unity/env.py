@@ -56,6 +56,7 @@ class UnityEnv:
             if program is not None:
                 player = Player(program, server.port, place.index, place.logs, options.no_graphics, options.arguments())
                 opened.callback(player.close)
+                opened.callback(server.close)  # before it is waited for: it may not have been told to quit
             self._link = Link(
                 server,
                 player,

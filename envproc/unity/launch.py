@@ -106,7 +106,10 @@ class Player:
         """See it out: it was told to quit. If it does not, kill it."""
         self.wait(_GRACE_S)
         if self._process.poll() is None:
-            self._process.kill()
+            if sys.platform == "win32":
+                self._process.kill()
+            else:  # all of its session: the program may be a script that has started the player as its child
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(timeout=5)
         if self._temporary is not None:
             self._temporary.cleanup()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ class Talk(Communicator):
         output = self._receive(self._launch_s, "connection", _AT_LAUNCH)
         theirs = output.rl_initialization_output
         ours = UnityEnvironment.API_VERSION
-        is_known = theirs.communication_version.partition(".")[0] == ours.partition(".")[0]
+        is_known = re.fullmatch(rf"{ours.partition('.')[0]}(\.\d+){{1,2}}", theirs.communication_version)
         if not (is_known and theirs.capabilities.hybridActions):  # older packages read actions from another field
             raise PlayerRefused(
                 f"the player speaks version {theirs.communication_version or '(none)'} of ML-Agents' protocol "
