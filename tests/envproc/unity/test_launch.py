@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -243,6 +244,21 @@ def test_one_that_does_not_quit_is_killed(program: Any, tmp_path: Path, monkeypa
         wait_for(tmp_path / "player-7.out")
     assert player.how_it_ended == "was killed by SIGKILL"
     player.close()
+
+
+def test_a_player_that_a_script_started_as_its_child_is_killed_too(
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0.1)
+    alive, held = os.pipe()  # its reading end ends when the last who holds the other is gone
+    os.set_inheritable(held, True)
+    monkeypatch.setattr(launch.subprocess, "Popen", functools.partial(launch.subprocess.Popen, close_fds=False))
+    script = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {DEAF!r}], close_fds=False)"
+    with started(program(script), tmp_path):
+        os.close(held)
+        wait_for(tmp_path / "player-7.out")
+    assert select.select([alive], [], [], PATIENCE)[0] and os.read(alive, 1) == b""
+    os.close(alive)
 
 
 @pytest.mark.parametrize("first", ["import time; time.sleep(60)", ""])
