@@ -252,7 +252,7 @@ def test_a_player_that_a_script_started_as_its_child_is_killed_too(
     monkeypatch.setattr(launch, "_GRACE_S", 0.1)
     alive, held = os.pipe()  # its reading end ends when the last who holds the other is gone
     os.set_inheritable(held, True)
-    monkeypatch.setattr(launch.subprocess, "Popen", functools.partial(launch.subprocess.Popen, close_fds=False))
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(subprocess.Popen, close_fds=False))
     script = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {DEAF!r}], close_fds=False)"
     with started(program(script), tmp_path):
         os.close(held)
