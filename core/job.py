@@ -17,7 +17,7 @@ from core.control import Answer, Begin, Episodes, Evaluate, Evaluated, Ready, Re
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
-from core.types import FloatArray, row_layout
+from core.types import EnvSpec, FloatArray
 from core.watch import Interrupted, Watch, WorkerLost
 from core.weights import Weights
 
@@ -64,13 +64,14 @@ class Job:
         server: Server,
         watch: Watch,
         metrics: Metrics,
+        spec: EnvSpec,
         begin: Begin,
         eval_weights: Weights,
         schedule: Schedule,
         turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
-        """`begin` is sent to each worker that is ready.
+        """`begin` is sent to each worker that is ready; its environment must be of `spec`.
 
         `turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run.
         """
@@ -84,7 +85,7 @@ class Job:
         self._server = server
         self._watch = watch
         self._metrics = metrics
-        self._begin = begin
+        self._spec, self._begin = spec, begin
         self._eval_weights = eval_weights
         self._schedule = schedule
         self._turn = turn
@@ -200,9 +201,9 @@ class Job:
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s, spec):
-                if row_layout(spec) != self.learner.ring.layout:
-                    what = f"its environment offers {spec}, unlike the first one that was ready"
-                    raise WorkerLost(worker, "does not fit", what, "")
+                same_agents = worker == EVALUATOR or spec.num_agents == self._spec.num_agents
+                if (spec.obs, spec.action) != (self._spec.obs, self._spec.action) or not same_agents:
+                    raise WorkerLost(worker, "does not fit", f"it has {spec}, the first one ready had {self._spec}", "")
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
                 if worker != EVALUATOR:
                     self._server.send(worker, self._begin)

@@ -33,13 +33,12 @@ class Metrics:
     def write(self, kind: str, **fields: Any) -> None:
         """Append one record. Numbers that are not finite become null: JSON has no others."""
         record = {"kind": kind, "wall_s": round(wall_s(), 3), **fields}
-        clean = {name: None if isinstance(value, float) and not math.isfinite(value) else value
-                 for name, value in record.items()}  # fmt: skip
+        clean = {name: _finite(value) for name, value in record.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         step = fields.get("agent_steps")
         if step is not None:
-            given = clean | fields.get("values", {})
+            given = clean | clean.get("values", {})
             numbers = {name: value for name, value in given.items() if isinstance(value, int | float)}
             values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
             self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
@@ -55,6 +54,12 @@ class Metrics:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Terminal(Console):
@@ -79,7 +84,8 @@ def describe(record: Record) -> str:
         case "eval":
             return (
                 f"{record['wall_s']:6.1f} s  evaluation after {record['updates']:,} updates: return "
-                f"{record['return_mean']:.2f} +- {record['return_std']:.2f} over {record['episodes']} episodes"
+                f"{_number(record['return_mean'])} +- {_number(record['return_std'])} "
+                f"over {record['episodes']} episodes"
             )
         case "worker" if record["event"] != "ready":
             return (

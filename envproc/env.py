@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from core.types import Action, BoolArray, EnvSpec, FloatArray, IntArray, Obs
 
 
@@ -88,6 +90,25 @@ class Env(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Refused(EnvFailed, ValueError):
+    """There is no such environment as was asked for; the message is one line that says what the user can do."""
+
+
+class BadNumber(EnvFailed):
+    """An observation or a reward that is NaN or infinite."""
+
+
+def refuse_bad_numbers(step: Step) -> None:
+    """Raises BadNumber: a NaN in the ring would reach every weight of every network within one update."""
+    ended = step.ended
+    for agents, reward, obs in ((step.agent, step.reward, step.obs), (ended.agent, ended.reward, ended.obs)):
+        if len(agents):
+            for name, values in (("reward", reward), *obs.items()):
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+                    raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 
 
 @runtime_checkable

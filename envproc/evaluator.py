@@ -18,7 +18,7 @@ from core.net import num_parameters
 from core.types import EnvSpec, FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
-from envproc.env import HERE, Env, Place
+from envproc.env import HERE, Env, HasStats, Place, refuse_bad_numbers
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.005
@@ -41,7 +41,11 @@ class EvaluatorConfig:
 class Evaluator:
     """An environment of its own and the newest weights."""
 
-    def __init__(self, config: EvaluatorConfig, client: Client) -> None:
+    def __init__(
+        self, config: EvaluatorConfig, client: Client, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`interrupted` may end an evaluation, besides the messages and the end of the main process."""
+        self._interrupted = interrupted
         started = time.monotonic()
         self._config, self._client = config, client
         self._env: Env = make_env(config.env, config.where)
@@ -79,7 +83,7 @@ class Evaluator:
 
     def _told_to_stop(self) -> bool:
         self._stopping |= parent_is_gone() or any(isinstance(each, Stop) for each in self._client.receive())
-        return self._stopping
+        return self._stopping or self._interrupted()
 
     def close(self) -> None:
         self._env.close()
@@ -114,6 +118,8 @@ def play(
     returns: list[float] = []
     lengths: list[int] = []
     step = env.reset(seed)
+    if isinstance(env, HasStats):
+        env.stats()  # nobody asks for those of evaluations; they would pile up
     while True:
         if interrupted():
             return None
@@ -122,6 +128,7 @@ def play(
         begun[fresh] += counts[fresh]
         length[step.agent] += 1
         step = env.step(policy.to_env(policy.act(step.obs)))
+        refuse_bad_numbers(step)
         for agent, reward in zip(step.ended.agent.tolist(), step.ended.reward.tolist(), strict=True):
             if counts[agent]:
                 returns.append(float(total[agent]) + reward)

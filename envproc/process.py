@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from core.control import Client, Failed
-from envproc.env import EnvFailed
+from envproc.env import EnvFailed, Refused
 
 _PARENT = int(os.environ.get("SHARL_PARENT", os.getppid()))
 """the main process. Told, not asked for: when one asks, it may be gone already and another one be the parent"""
@@ -50,8 +50,7 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
                 opened.callback(work.close)
                 work.run()
             except BaseException as error:  # noqa: BLE001 - told to the main process, whatever it is
-                refused = work is None and isinstance(error, ValueError | MemoryError | RuntimeError | OSError)
-                client.send(_failure(config.name, error, refused))
+                client.send(_failure(config.name, error, at_birth=work is None))
                 code = 1
     except BaseException:  # noqa: BLE001 - from close(), when all the work is done: told in the log
         traceback.print_exc()
@@ -62,11 +61,14 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     os._exit(code)
 
 
-def _failure(name: str, error: BaseException, refused: bool) -> Failed:
+def _failure(name: str, error: BaseException, at_birth: bool) -> Failed:
+    is_refusal = isinstance(error, ValueError | MemoryError | RuntimeError | OSError)
+    if isinstance(error, EnvFailed):
+        is_refusal = isinstance(error, Refused)
     first, _, rest = str(error).partition("\n")
     if not isinstance(error, EnvFailed):
         rest = traceback.format_exc()
-    refusal = _shorten(str(error), 2000) if refused else ""
+    refusal = _shorten(str(error), 2000) if at_birth and is_refusal else ""
     return Failed(name, _shorten(f"{type(error).__name__}: {first}", 500), _shorten(rest, 12_000), refusal)
 
 

@@ -36,7 +36,7 @@ from core.types import FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator
-from envproc.env import CannotReset, Env, EnvFailed, HasStats, Place, Step
+from envproc.env import CannotReset, Env, HasStats, Place, refuse_bad_numbers
 from envproc.process import parent_is_gone, serve
 
 _NAP_S = 0.0002
@@ -128,7 +128,7 @@ class Worker:
         self._accumulator.decide(step.agent, step.obs, action)
         dropped = self._drop_open_episodes()
         self._step = self._env.step(self._policy.to_env(action))
-        _refuse_bad_numbers(self._step)
+        refuse_bad_numbers(self._step)
         rows = self._accumulator.observe(self._step)
         if len(self._step.ended.agent):
             self._policy.restart(self._step.ended.agent)
@@ -216,21 +216,6 @@ class Worker:
         for reset in self._resets:
             self._answer(reset.request, False, "the worker stopped before the next step")
         self._opened.close()
-
-
-class BadNumber(EnvFailed):
-    """An observation or a reward that is NaN or infinite."""
-
-
-def _refuse_bad_numbers(step: Step) -> None:
-    """A NaN in the ring would reach every weight of every network within one update."""
-    ended = step.ended
-    for agents, reward, obs in ((step.agent, step.reward, step.obs), (ended.agent, ended.reward, ended.obs)):
-        if len(agents):
-            for name, values in (("reward", reward), *obs.items()):
-                if values.dtype.kind == "f" and not np.isfinite(values).all():
-                    at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
-                    raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from core.control import Client, Server, Stop
@@ -51,7 +51,9 @@ class Processes:
 class InThisProcess:
     """The same objects that the processes run, turned by hand: one thread, one process, for a debugger."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupted: Callable[[], bool]) -> None:
+        """`interrupted` tells whether the run is to end: an evaluation stops then."""
+        self._interrupted = interrupted
         self._turned: list[Worker | Evaluator] = []
         self._opened = contextlib.ExitStack()
 
@@ -61,7 +63,7 @@ class InThisProcess:
             self._opened.callback(self._turned[-1].close)
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
-        self._turned.append(Evaluator(evaluator, self._client(evaluator)))
+        self._turned.append(Evaluator(evaluator, self._client(evaluator), self._interrupted))
         self._opened.callback(self._turned[-1].close)
 
     def _client(self, config: WorkerConfig | EvaluatorConfig) -> Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import tyro
 from core import checkpoint
 from core.types import FloatArray, require
 from envproc import EnvConfig, make_env
-from envproc.env import Place
+from envproc.env import EnvFailed, Place
 from envproc.evaluator import copies_for, play
 from scripts.command_line import UsageError, read_command_line
 
@@ -38,7 +37,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 2 usage."""
+    """Returns the exit code: 0 done, 2 usage, 3 the environment failed."""
     try:
         options = read_command_line(Options, arguments, "python -m scripts.evaluate")
         require("--episodes", options.episodes, options.episodes >= 1, "at least 1")
@@ -46,11 +45,16 @@ def main(arguments: list[str]) -> int:
         config = msgspec.convert(saved.env, EnvConfig)
         copies = copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, config.copies)
         env = make_env(replace(config, copies=copies), Place(seed=options.seed))
-    except (UsageError, ValueError) as error:
+    except (UsageError, ValueError, EnvFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    result = play(env, saved.policy_spec, parameters, options.episodes, options.seed)
-    env.close()
+        return 2 if isinstance(error, UsageError | ValueError) else 3
+    try:
+        result = play(env, saved.policy_spec, parameters, options.episodes, options.seed)
+    except EnvFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    finally:
+        env.close()
     assert result is not None  # nobody interrupts it
     returns, lengths = (np.array(each) for each in result)
     print(f"return {returns.mean():.2f} +- {returns.std():.2f} over {len(returns)} episodes")
@@ -69,5 +73,7 @@ def _load(options: Options) -> tuple[checkpoint.SavedPolicy, FloatArray]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -60,7 +61,12 @@ class Options(Generic[AlgoConfig]):
 
     @property
     def env_config(self) -> EnvConfig:
-        return EnvConfig(self.env, self.copies, self.behavior, self.unity)
+        """Paths of players and runs are absolute: a policy may be played again from elsewhere."""
+        env, unity = self.env, self.unity
+        if env.startswith("unity:") and not self.in_editor:
+            env = f"unity:{_absolute(env[len('unity:') :])}"
+        others = tuple(f"{name}={_absolute(run)}" for name, run in unity.policies().items())
+        return EnvConfig(env, self.copies, self.behavior, replace(unity, others=others))
 
     @property
     def in_editor(self) -> bool:
@@ -74,6 +80,8 @@ class Options(Generic[AlgoConfig]):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, value >= least, f"at least {least}")
         require("--seed", self.seed, self.seed < 2**32, "below 2**32")
+        # the answer to an evaluation is one message, with all returns
+        require("--eval-episodes", self.eval_episodes, self.eval_episodes <= 4000, "at most 4000")
         goal = self.until_return
         require("--until-return", goal, goal is None or isfinite(goal), "a finite number")
         if self.in_editor:
@@ -83,6 +91,10 @@ class Options(Generic[AlgoConfig]):
             raise ValueError(
                 f"--run {self.run[:80]!r}; a name has 1 to 64 letters, digits, '.', '_' or '-', and no dot in front"
             )
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:

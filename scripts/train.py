@@ -48,9 +48,10 @@ from envproc.evaluator import EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
+from scripts.interrupts import INTERRUPTED, Interrupts
 from scripts.options import Options, parse
 
-DONE, USAGE, DEGRADED, FATAL, INTERRUPTED = 0, 2, 3, 4, 130
+DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
 
 
 def main(arguments: list[str]) -> int:
@@ -81,9 +82,14 @@ def train(name: str, options: Options[Any]) -> int:
             spec = _spec_of(options)
             parts = None if spec is None else _build(name, options, spec, opened)
             directory = _new_directory(name, options)
+        resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
+        (directory / "config.json").write_text(json.dumps(resolved, indent=1))
         server = opened.enter_context(Server())
         supervisor = opened.enter_context(Supervisor(directory / "logs"))
-        crew: Crew = InThisProcess() if options.mode == "single" else Processes(supervisor, server)
+        single = options.mode == "single"
+        crew: Crew = InThisProcess(interrupts.asked) if single else Processes(supervisor, server)
+        # what starts in this process would not let go before it is up
+        launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)
         watch = Watch(server, supervisor)
         workers = _worker_configs(options, server, directory)
@@ -91,7 +97,8 @@ def train(name: str, options: Options[Any]) -> int:
         if parts is None:
             try:
                 with _refusals_are_usage_errors():
-                    crew.start_workers(workers)
+                    with launching():
+                        crew.start_workers(workers)
                     spec, heard = watch.await_spec(crew.turn, interrupts.asked)
                     parts = _build(name, options, spec, opened)
             except UsageError:
@@ -102,11 +109,12 @@ def train(name: str, options: Options[Any]) -> int:
                 print(f"error: {lost}\nrun: {directory}", file=sys.stderr)
                 return DEGRADED
             except Interrupted:
+                crew.stop()
+                shutil.rmtree(directory)
+                print("interrupted before the environment was up", file=sys.stderr)
                 return INTERRUPTED
             workers = []  # they are at work
 
-        resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
-        (directory / "config.json").write_text(json.dumps(resolved, indent=1))
         metrics = opened.enter_context(Metrics(directory, Terminal()))
         metrics.write("config", **resolved, cores=cores, python=platform.python_version())
         lock_stepped = options.mode != "async"
@@ -121,13 +129,15 @@ def train(name: str, options: Options[Any]) -> int:
         learner, policy_spec = parts.learner, parts.learner.algorithm.policy_spec
         begin = Begin(parts.ring.address, parts.weights.address, policy_spec, options.algo.gamma, options.algo.n_step)
         job = Job(
-            learner, server, watch, metrics, begin, parts.eval_weights, schedule, crew.turn, interrupts.asked
+            learner, server, watch, metrics, parts.spec, begin, parts.eval_weights, schedule, crew.turn,
+            interrupts.asked,
         )  # fmt: skip
         trouble = ""
         try:
-            crew.start_workers(workers)
-            if schedule.eval_every:
-                crew.start_evaluator(_evaluator_config(options, parts, server, directory))
+            with launching():
+                crew.start_workers(workers)
+                if schedule.eval_every:
+                    crew.start_evaluator(_evaluator_config(options, parts, server, directory))
             job.note(heard)
             if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
@@ -178,23 +188,6 @@ def _build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.E
     )
 
 
-class Interrupts:
-    """Ctrl-C and SIGTERM: once, the run ends and is saved; twice, it ends without saving; three times, at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def asked(self) -> bool:
-        return self.count > 0
-
-    def _on_signal(self, *_: object) -> None:
-        self.count += 1
-        if self.count >= 3:
-            os._exit(INTERRUPTED)  # the workers follow: they die with this process
-
-
 def digest(state: Any) -> str:
     """SHA-256 over every tensor of an algorithm's state, in order."""
     sha = hashlib.sha256()
@@ -240,7 +233,7 @@ def _check_device(device: str) -> None:
 
 def _new_directory(name: str, options: Options[Any]) -> Path:
     """The run's own directory, new. Raises ValueError if a run has this name already."""
-    env = "".join(letter if letter.isalnum() else "-" for letter in options.env.rpartition("/")[2].lower())
+    env = "".join(letter if letter.isalnum() else "-" for letter in options.env.rstrip("/").rpartition("/")[2].lower())
     run = options.run or f"{name}-{env[:32]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     directory = options.runs_dir / run
     if directory.exists():

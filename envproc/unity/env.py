@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from core.types import Action, FloatArray, IntArray, Obs
 from envproc.env import CannotReset, Ended, Place, Step
 from envproc.unity.columns import Columns
 from envproc.unity.fields import Fields
-from envproc.unity.launch import Player, PlayerRefused, find_player
+from envproc.unity.launch import Player, PlayerHangs, PlayerRefused, find_player
 from envproc.unity.link import Link
 from envproc.unity.options import UnityOptions
 from envproc.unity.others import Others
@@ -60,7 +61,7 @@ class UnityEnv:
             self._link = Link(
                 server,
                 player,
-                seed=place.seed,
+                seed=place.seed % 2**31,  # ML-Agents' has a sign
                 areas=areas,
                 channels=(self._engine, self._parameters, self._resets, self._stats),
                 launch_s=options.launch_s,
@@ -69,12 +70,14 @@ class UnityEnv:
             opened.callback(self._link.close)
             self._link.reset()
             self._behavior = self._find(behavior)
+            self._others.check(self._link.behavior_specs, self._behavior)
             self._steps: tuple[DecisionSteps, TerminalSteps] = self._link.get_steps(self._behavior)
             self._fields = Fields(self._link.behavior_specs[self._behavior])
             num = options.max_agents * areas or len(self._steps[0])
             self.spec = self._fields.env_spec(num)
             self._columns = Columns(num)
             self._fresh = True
+            self._alone_since, self._patience_s = 0.0, options.answer_s
             self._opened = opened.pop_all()
 
     def reset(self, seed: int) -> Step:
@@ -92,8 +95,15 @@ class UnityEnv:
         actions = ActionTuple(action.continuous, action.discrete.astype(np.int32))
         self._link.set_actions(self._behavior, actions)
         ends: list[tuple[IntArray, Obs, FloatArray, Any]] = []
+        if len(self._steps[0]):
+            self._alone_since = time.monotonic()
         for _ in range(_MOST_EXCHANGES):
-            self._others.act(self._link, self._behavior)
+            if time.monotonic() > self._alone_since + self._patience_s:
+                raise PlayerHangs(
+                    f"nobody of {self._behavior} has asked for an action for {self._patience_s:g} s, though the scene "
+                    f"goes on (--unity.answer-s allows more)"
+                )
+            self._others.act(self._link)
             self._link.step()
             self._steps = self._link.get_steps(self._behavior)
             terminals = self._steps[1]
@@ -107,6 +117,9 @@ class UnityEnv:
 
     def reset_agents(self, agents: IntArray) -> None:
         """Ask the player to end these agents' episodes with the next step. Raises CannotReset if it is not able to."""
+        wrong = sorted(set(agents.tolist()) - set(range(self.spec.num_agents)))
+        if wrong:
+            raise ValueError(f"no agents {wrong}; there are 0 to {self.spec.num_agents - 1}")
         ids, strangers = [], []
         for agent in set(agents.tolist()):
             its_id = self._columns.id_of(agent)
@@ -184,7 +197,7 @@ def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
     try:
         return PlayerServer(port)
     except OSError as error:
-        raise ValueError(f"port {port} cannot be had ({error.strerror}); give another --unity.base-port") from error
+        raise PlayerRefused(f"port {port} cannot be had; somebody has it: give another --unity.base-port") from error
 
 
 def _reward(steps: DecisionSteps | TerminalSteps) -> FloatArray:

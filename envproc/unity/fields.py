@@ -26,7 +26,9 @@ class Fields:
         self._num_continuous: int = spec.action_spec.continuous_size
         for place, sensor in enumerate(spec.observation_specs):
             name = sensor.name or f"obs_{place}"
-            self.sensors[f"{name}_{place}" if name in self.sensors else name] = sensor
+            while name in self.sensors or name == ACTION_MASK:
+                name = f"{name}_{place}"
+            self.sensors[name] = sensor
 
     def env_spec(self, num_agents: int) -> EnvSpec:
         obs = {}

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from envproc.env import EnvFailed
+from envproc.env import EnvFailed, Refused
 
 _LOG_LINES, _LOG_BYTES = 10, 2**16
 _TIED = str(Path(__file__).with_name("tied.py"))
@@ -27,14 +27,14 @@ class PlayerHangs(EnvFailed):
     """The player did not answer within its time."""
 
 
-class PlayerRefused(ValueError):
-    """What the player says of itself does not fit what was asked for."""
+class PlayerRefused(Refused):
+    """There is no such player, or what it says of itself does not fit what was asked for."""
 
 
 def find_player(path: str) -> Path:
     """The program meant by `path`: a file, with or without its ending, or the folder of a build.
 
-    Raises ValueError, in one line, if there is none or it may not be run.
+    Raises PlayerRefused, in one line, if there is none or it may not be run.
     """
     given = Path(os.path.expanduser(path))
     endings = (".x86_64", ".x86", ".exe", "")
@@ -42,15 +42,15 @@ def find_player(path: str) -> Path:
     if given.is_dir() and not found:
         found = sorted(each for each in given.iterdir() if each.suffix in endings[:-1] and each.is_file())
         if len(found) > 1:
-            raise ValueError(f"{path} holds {', '.join(each.name for each in found)}; name the one to run")
+            raise PlayerRefused(f"{path} holds {', '.join(each.name for each in found)}; name the one to run")
     if not found:
-        beside = list(given.parent.glob("*"))
+        beside = [each for each in given.parent.glob("*") if each != given]
         around = [each.name for each in beside if each.is_dir()] + [e.stem for e in beside if e.suffix in endings[:-1]]
         near = difflib.get_close_matches(given.name, around, n=1)
         hint = f"did you mean {given.parent / near[0]}?" if near else "give the path of the built player"
-        raise ValueError(f"no Unity player at {path}; {hint}")
+        raise PlayerRefused(f"no Unity player at {path}; {hint}")
     if not os.access(found[0], os.X_OK | os.R_OK):
-        raise ValueError(f"{found[0]} may not be run; allow it with: chmod +x {found[0]}")
+        raise PlayerRefused(f"{found[0]} may not be run; allow it with: chmod +x {found[0]}")
     return found[0].resolve()
 
 

@@ -7,9 +7,11 @@ player is noticed at once), the way from a message to arrays, and the way from a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.metadata
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from mlagents_envs.environment import UnityEnvironment
 from mlagents_envs.side_channel.incoming_message import IncomingMessage
 from mlagents_envs.side_channel.side_channel import SideChannel
 
+from envproc.env import EnvFailed
 from envproc.unity.arrays import read_steps, step_message
 from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused
 from envproc.unity.rpc import Disconnected, PlayerServer
@@ -34,11 +37,15 @@ _LAST_BREATH_S = 0.3
 """within which a process whose connection is gone has ended, if it is going to"""
 
 
+class BadMessage(EnvFailed, ValueError):
+    """A message that does not fit the behaviour's spec, a side channel, or ML-Agents' protocol."""
+
+
 class Link(UnityEnvironment):
     """A UnityEnvironment; all that BaseEnv of mlagents-envs promises holds. Observations are read-only arrays.
 
-    Its calls raise PlayerDied or PlayerHangs, with the player's last words, and ValueError for a message that does not
-    fit the behaviour's spec. Numbers that are not finite pass: who uses them looks at them.
+    Its calls raise PlayerDied, PlayerHangs or BadMessage, each with the player's last words. Numbers that are not
+    finite pass: who uses them looks at them.
     """
 
     def __init__(
@@ -58,7 +65,10 @@ class Link(UnityEnvironment):
         """
         self._talk = Talk(server, player, launch_s, answer_s)
         self._channels = {each.channel_id.bytes_le: each for each in channels}
-        super().__init__(base_port=server.port, seed=seed, num_areas=areas, side_channels=list(channels))
+        try:
+            super().__init__(base_port=server.port, seed=seed, num_areas=areas, side_channels=list(channels))
+        finally:
+            atexit.unregister(self._close)  # it would keep every link until the interpreter exits
 
     def _get_communicator(self, *_: object) -> Talk:
         return self._talk
@@ -68,6 +78,17 @@ class Link(UnityEnvironment):
             super()._update_behavior_specs(UnityMessage.FromString(self._talk.received).unity_output)
 
     def _update_state(self, output: Any) -> None:
+        try:
+            self._read(output)
+        except (ValueError, struct.error) as error:  # the latter from the side channels of mlagents-envs
+            raise self._talk.bad_message(error) from error
+
+    def close(self) -> None:
+        """Tell the player to quit. A second time it does nothing."""
+        if self._loaded:
+            super().close()
+
+    def _read(self, output: Any) -> None:
         for name, spec in self._env_specs.items():
             self._env_state[name] = read_steps(output.agentInfos[name].value, spec)
         for channel_id, message in _split(output.side_channel):
@@ -130,10 +151,14 @@ class Talk(Communicator):
         try:
             message = LeanMessage.FromString(self.received)
         except DecodeError as error:
-            raise ValueError(f"what came is no message of ML-Agents: {error}") from error
+            raise self.bad_message(error) from error
         if message.header.status != _OK:
             raise PlayerDied(self._end(f"told us to stop (status {message.header.status})"))
         return message.unity_output
+
+    def bad_message(self, error: Exception) -> BadMessage:
+        words = f"; {self._player.last_words()}" if self._player else ""
+        return BadMessage(f"a message of the player cannot be read: {error}{words}")
 
     def _reply(self, message: bytes) -> None:
         try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from mlagents_envs.base_env import ActionTuple, BaseEnv
+from mlagents_envs.base_env import ActionTuple, BaseEnv, BehaviorSpec
 
 from core.acting import Policy
-from core.checkpoint import load_policy
+from core.checkpoint import SavedPolicy, load_policy
+from core.types import FloatArray
+from envproc.env import Refused
 from envproc.unity.fields import Fields
 
 
@@ -16,22 +19,34 @@ class Others:
     """`runs` says for a behaviour, by name, which run's kept policy acts for it, without noise."""
 
     def __init__(self, runs: dict[str, str]) -> None:
-        """Raises ValueError if one of them has no policy that can be read."""
-        self._saved = {name: load_policy(Path(run) / "checkpoint") for name, run in runs.items()}
+        """Raises Refused if one of them has no policy that can be read."""
+        try:
+            self._saved = {name: load_policy(Path(run) / "checkpoint") for name, run in runs.items()}
+        except ValueError as error:
+            raise Refused(f"--unity.others: {error}") from error
         self._acting: dict[str, tuple[Fields, Policy]] = {}
 
-    def act(self, link: BaseEnv, trained: str) -> None:
-        """Set the actions of who has a policy and asks for one. Raises ValueError if a policy does not fit."""
-        for name, spec in link.behavior_specs.items() if self._saved else ():
-            saved = self._saved.get(name) or self._saved.get(name.partition("?")[0])
-            if saved is None or name == trained:
-                continue
-            if name not in self._acting:
-                fields, (policy, parameters) = Fields(spec), saved
-                if fields.env_spec(1).obs != policy.env_spec.obs or fields.env_spec(1).action != policy.env_spec.action:
-                    raise ValueError(f"the policy that is to act for {name} was trained for other sensors or actions")
-                self._acting[name] = fields, Policy(policy.policy_spec, policy.env_spec.action, 1, parameters, seed=0)
-            fields, actor = self._acting[name]
+    def check(self, specs: Mapping[str, BehaviorSpec], trained: str) -> None:
+        """Raises Refused if there is a policy for nobody in the scene, or one that does not fit."""
+        others = {key for name in specs if name != trained for key in (name, name.partition("?")[0])}
+        strangers = self._saved.keys() - others
+        if strangers:
+            raise Refused(f"--unity.others {sorted(strangers)}: the scene's other behaviours are {sorted(others)}")
+        for name, spec in specs.items():
+            saved, fields = self._find(name), Fields(spec)
+            if saved is not None and fields.env_spec(saved[0].env_spec.num_agents) != saved[0].env_spec:
+                raise Refused(f"--unity.others {name}: that policy was trained for other sensors or actions")
+            if saved is not None and name != trained:
+                policy, parameters = saved
+                acting = Policy(policy.policy_spec, policy.env_spec.action, 1, parameters, seed=0)
+                self._acting[name] = fields, acting
+
+    def _find(self, name: str) -> tuple[SavedPolicy, FloatArray] | None:
+        return self._saved.get(name) or self._saved.get(name.partition("?")[0])
+
+    def act(self, link: BaseEnv) -> None:
+        """Set the actions of who has a policy and asks for one."""
+        for name, (fields, actor) in self._acting.items():
             decisions = link.get_steps(name)[0]
             if len(decisions):
                 action = actor.to_env(actor.act(fields.see(decisions)))

@@ -39,6 +39,9 @@ class ResetChannel(SideChannel):
 
     def on_message_received(self, msg: IncomingMessage) -> None:
         if msg.read_int32() == HERE:
-            pairs = [(msg.read_int32(), msg.read_int32()) for _ in range(msg.read_int32())]
+            count, given = msg.read_int32(), len(msg.get_raw_bytes()) // 8 - 1
+            if not 0 <= count <= given:
+                raise ValueError(f"HERE on the reset channel names {count} agents, and {given} follow")
+            pairs = [(msg.read_int32(), msg.read_int32()) for _ in range(count)]
             self.here = {each: index for index, each in pairs}
         # DONE needs nothing: an agent that was ended is among the ended ones anyway, with what it saw last

@@ -17,14 +17,13 @@ from envproc.ball3d import Ball3D
 from tests.contracts import check_env
 from tests.envproc.one_ball import OneBall, balance
 
-TENTH = np.float32(0.1)
-
 
 def act(wish: npt.NDArray[Any]) -> Action:
     return Action(wish.astype(np.float32), np.zeros((len(wish), 0), np.int64))
 
 
 IDLE = act(np.zeros((12, 2)))
+TENTH = np.float32(0.1)
 
 
 def flat() -> Ball3D:
@@ -55,8 +54,7 @@ def test_every_agent_lives_as_the_rules_written_for_one_agent_say(
     env, one = Ball3D(), OneBall(seed, agent)
     step = env.reset(seed)
     random = np.random.default_rng(seed)
-    # near MaxStep, so that 80 decisions see truncations too
-    env._steps[agent] = one.step_count = age
+    env._steps[agent] = one.step_count = age  # near MaxStep, so that 80 decisions see truncations too
     for number in range(80):
         np.testing.assert_allclose(step.obs["vector"][agent], one.obs(), rtol=0, atol=2e-6)
         wish = (skill * balance(step) + random.normal(0, noise, (12, 2))).astype(np.float32)

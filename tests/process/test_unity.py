@@ -202,9 +202,10 @@ class TestARun:
 
     def test_its_policy_can_be_evaluated_in_a_fresh_player(self, run: Run) -> None:
         policy, _ = load_policy(run.directory / "checkpoint")
-        assert policy.env["name"] == "unity:unity/players/3DBall" and policy.env_spec.num_agents == 12
+        assert policy.env["name"] == f"unity:{ROOT}/unity/players/3DBall" and policy.env_spec.num_agents == 12
         command = [sys.executable, "-m", "scripts.evaluate", str(run.directory), "--episodes", "24"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 and "over 24 episodes" in done.stdout, done.stderr
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from envproc.unity import launch
 from envproc.unity.launch import Player, find_player
-from tests.envproc.unity.test_rpc import opened
+from tests.envproc.unity.raw_client import opened
 
 PATIENCE = 20
 ROOT = Path(__file__).parents[3]
