@@ -34,7 +34,9 @@ class Pretender:
             call = channel.unary_unary(EXCHANGE, response_deserializer=UnityMessage.FromString)
             for message in self._messages[: -1 if self._then_leaves else None]:
                 try:
-                    self.answers.append(call(message, timeout=PATIENCE))
+                    # who plays the Editor may be there before anybody listens
+                    is_first = message is self._messages[0]
+                    self.answers.append(call(message, timeout=PATIENCE, wait_for_ready=is_first))
                 except grpc.RpcError:
                     return  # the link is closed
             if self._then_leaves:
