@@ -75,7 +75,6 @@ def train(name: str, options: Options[Any]) -> int:
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
-    torch.set_flush_denormal(True)
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
@@ -117,6 +116,7 @@ def train(name: str, options: Options[Any]) -> int:
 
         metrics = opened.enter_context(Metrics(directory, Terminal()))
         metrics.write("config", **resolved, cores=cores, python=platform.python_version())
+        torch.set_flush_denormal(True)
         lock_stepped = options.mode != "async"
         schedule = Schedule(
             options.steps,

@@ -148,3 +148,14 @@ def check(outcome: Outcome, *, saves: bool, at_last: int = 130) -> None:
         if saves:
             policy, parameters = load_policy(run.directory / "checkpoint")
             assert parameters.any() and policy.env_spec.num_agents > 0
+
+
+def test_an_evaluation_in_one_process_ends_too(start: Start) -> None:
+    small = ("--algo.warmup", 50, "--algo.batch-size", 32, "--replay-ratio", 2, "--eval-every", 100)
+    run = start("--env", f"{TOYS}:Endless", "--mode", "single", "--workers", 1, *small)
+    run.wait_for("config")
+    time.sleep(1.0)  # the evaluation begins after a few milliseconds, and would last for ever
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() == 130
+    assert "Traceback" not in run.stderr
+    run.assert_nothing_left()

@@ -54,6 +54,7 @@ def test_a_player_that_fails_ends_the_run_with_its_last_words(fault: str, faulty
     assert run.left() == []
 
 
+@pytest.mark.slow
 def test_a_message_of_more_than_4_mib_is_no_fault(start: Start) -> None:
     run = start(*BALL, *SMALL, "--unity.args", "--fault big@30", "--steps", 1200)
     assert run.wait() == 0, run.stderr
@@ -105,7 +106,7 @@ def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(cas
     assert not run.directory.exists() and run.left() == []
 
 
-@pytest.mark.parametrize("hanging", [False, True], ids=["at work", "hanging"])
+@pytest.mark.parametrize("hanging", [pytest.param(False, marks=pytest.mark.slow), True], ids=["at work", "hanging"])
 @pytest.mark.parametrize("victim", ["main", "worker"])
 def test_no_player_outlives_its_worker(victim: str, hanging: bool, start: Start) -> None:
     args = ("--unity.args", "--fault hang@200 --fault ignore-quit") if hanging else ()
@@ -148,6 +149,7 @@ def _listening(run: Run) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_meet(start: Start) -> None:
     runs = [start(*BALL, *SMALL, "--steps", 1500, run=f"run{number}") for number in range(2)]
     for run in runs:
@@ -155,6 +157,7 @@ def test_two_runs_at_once_do_not_meet(start: Start) -> None:
         assert run.summary["agent_steps"] >= 1500
 
 
+@pytest.mark.slow
 def test_ports_can_be_told_and_a_taken_one_is_named(start: Start) -> None:
     port = free_port()
     run = start(*BALL, *SMALL, "--unity.base-port", port, "--steps", 10**7, run="first")
@@ -168,15 +171,14 @@ def test_ports_can_be_told_and_a_taken_one_is_named(start: Start) -> None:
         assert "cannot be had" in other.stderr and "--unity.base-port" in other.stderr
 
 
-class TestARun:
-    @pytest.fixture(scope="class")
-    def run(self, start_once: Start) -> Run:
-        run = start_once(
-            *BALL, *SMALL, "--steps", 9000, "--workers", 2, "--unity.params", "gravity=9", run="unity-3dball"
-        )
-        assert run.wait() == 0, run.stderr
-        return run
+@pytest.fixture(scope="module")
+def run(start_once: Start) -> Run:
+    run = start_once(*BALL, *SMALL, "--steps", 9000, "--workers", 2, "--unity.params", "gravity=9", run="unity-3dball")
+    assert run.wait() == 0, run.stderr
+    return run
 
+
+class TestARun:
     def test_it_ends_as_any_other(self, run: Run) -> None:
         assert run.summary["agent_steps"] >= 9000 and run.summary["eval_episodes"] >= 96
         assert run.left() == []

@@ -29,7 +29,12 @@ main()
 
 @pytest.mark.parametrize(
     ("other", "who"),
-    [("Renew", 1), pytest.param("fewer", 1, marks=SLOW), pytest.param("Grid", 1, marks=SLOW), ("Renew", 2)],
+    [
+        ("Renew", 1),
+        pytest.param("fewer", 1, marks=SLOW),
+        pytest.param("Grid", 1, marks=SLOW),
+        pytest.param("Renew", 2, marks=SLOW),
+    ],
 )
 def test_a_process_with_another_scene_than_the_first_is_noticed(
     other: str, who: int, start: Start, tmp_path: Path
@@ -62,16 +67,7 @@ def test_ctrl_c_while_the_player_starts_leaves_nothing(mode: str, start: Start) 
     assert not run.directory.exists()
 
 
-def test_ctrl_c_during_an_evaluation_in_one_process_ends_it(start: Start) -> None:
-    run = start(*BALL, *SMALL, "--mode", "single", "--eval-episodes", 4000, "--steps", 10**6)
-    log = run.directory / "logs/player-1.log"
-    wait_until(lambda: log.exists() and "reset at exchange" in log.read_text(), "the first evaluation")
-    run.process.send_signal(signal.SIGINT)
-    assert run.wait() == 130
-    assert "Traceback" not in run.stderr
-    run.assert_nothing_left(2.0)
-
-
+@pytest.mark.slow
 def test_a_port_that_the_evaluator_cannot_have_is_named_in_one_line(start: Start) -> None:
     port = free_port()
     with socket.socket() as taken:

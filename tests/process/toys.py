@@ -208,6 +208,14 @@ class LongEvaluations(Counting):
         return super().step(action)
 
 
+class Endless(Counting):
+    """Its episodes never end, so neither does an evaluation."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        self._length = self._length * 0 + 2**40
+
+
 class SlowToLaunch(Counting):
     """Takes its time to start, except in the main process."""
 
