@@ -26,14 +26,14 @@ STEP, RESET, QUIT = 0, 1, 2
 Queue = queue.Queue[Any]
 CHANNELS_LAST = mlagents_envs.__version__.startswith("0.")
 """how this version of mlagents-envs wants images: as package 2 sends them. Later ones want them as package 3 does"""
+PACKAGE = () if CHANNELS_LAST else ("--package-version", "3.0.0")
 
 
 @contextmanager
 def stock(scene: str, *flags: str, **options: Any) -> Iterator[Any]:
     """UnityEnvironment with the player of that scene; `options` are its own."""
     options = {"base_port": free_port(), "no_graphics": True, "timeout_wait": PATIENCE, **options}
-    package = () if CHANNELS_LAST else ("--package-version", "3.0.0")
-    env = UnityEnvironment(str(PLAYERS / scene), additional_args=[*package, *flags], **options)
+    env = UnityEnvironment(str(PLAYERS / scene), additional_args=[*PACKAGE, *flags], **options)
     try:
         yield env
     finally:

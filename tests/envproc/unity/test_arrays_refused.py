@@ -79,7 +79,8 @@ def test_a_png_with_wrong_bytes_in_it_is_read_or_refused(changes: list[tuple[int
     made.observations[0].compressed_data = mended(bytes(wrong)) if mend else bytes(wrong)
     _, lean = both([made])
     try:
-        assert read_steps(lean, behaviour([camera]))[0].obs[0].shape == (1, *camera.shape)
+        spec = behaviour([camera])
+        assert read_steps(lean, spec)[0].obs[0].shape == (1, *spec.observation_specs[0].shape)
     except ValueError as error:
         assert "agent 1" in str(error) and "camera" in str(error)
 

@@ -19,7 +19,7 @@ from envproc.unity import launch
 from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused, find_player
 from envproc.unity.link import Link
 from envproc.unity.rpc import PlayerServer
-from tests.envproc.unity.play import PATIENCE, PLAYERS, Row, heard_at_random, stock
+from tests.envproc.unity.play import PACKAGE, PATIENCE, PLAYERS, Row, heard_at_random, stock
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,7 +62,7 @@ def test_it_hears_what_the_stock_environment_hears(scene: str, exchanges: int, f
     areas = 3 if scene == "3DBall" else 1
     with stock(scene, *flags, seed=-5, num_areas=areas) as env:
         theirs = heard_at_random(env, exchanges)
-    with linked(scene, *flags, seed=-5, areas=areas) as (link, _):
+    with linked(scene, *PACKAGE, *flags, seed=-5, areas=areas) as (link, _):
         ours = heard_at_random(link, exchanges)
     assert sum(map(len, ours)) > exchanges
     for mine, stocks in zip(ours, theirs, strict=True):
