@@ -147,3 +147,9 @@ def test_an_environment_file_may_import_its_neighbours(tmp_path: Path) -> None:
     )
     assert type(make_env(EnvConfig(f"{tmp_path}/needs_its_neighbour.py:make", 1))) is Ball3D
     assert str(tmp_path) not in sys.path
+
+
+def test_a_worker_of_a_unity_player_imports_no_torch() -> None:
+    program = "import sys; import envproc.unity.env, envproc.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "envproc.unity.env" in done.stdout.split() and "torch" not in done.stdout.split()
