@@ -26,7 +26,6 @@ from types import ModuleType
 from core.types import EnvSpec
 from envproc.ball3d import Ball3D
 from envproc.env import HERE, Env, Place
-from envproc.unity.launch import find_player
 from envproc.unity.options import UnityOptions
 
 _KINDS = "3dball, gymnasium:ID, unity:PATH, unity:editor, path/to/file.py:Class or package.module:Class"
@@ -78,6 +77,8 @@ def check_player(name: str) -> None:
     if not path:
         raise ValueError(f"no environment {name!r}; environments are {_KINDS}")
     if path != "editor":
+        from envproc.unity.launch import find_player  # only here: no worker needs it to start
+
         find_player(path)
 
 
