@@ -22,9 +22,8 @@ from mlagents_envs.base_env import (
 
 from core.types import FloatArray
 from envproc.unity import images
-from envproc.unity.messages import LeanAction, LeanActions, LeanMessage
+from envproc.unity.messages import OK, LeanAction, LeanActions, LeanMessage
 
-_OK = 200
 _PIXELS = DimensionProperty.TRANSLATIONAL_EQUIVARIANCE
 
 
@@ -123,7 +122,7 @@ def _masks(waiting: list[Any], branches: Sequence[int]) -> list[npt.NDArray[np.b
 def step_message(actions: Mapping[str, ActionTuple], side_channel: bytes) -> bytes:
     """The answer that lets the player go on: for each behaviour the actions of those who asked, in their order."""
     message = LeanMessage()
-    message.header.status = _OK
+    message.header.status = OK
     rl_input = message.unity_input.rl_input
     rl_input.SetInParent()
     if side_channel:

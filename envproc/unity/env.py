@@ -11,7 +11,7 @@ import numpy as np
 from core.types import Action, FloatArray, IntArray, Obs
 from envproc.env import CannotReset, Ended, Place, Step
 from envproc.unity.columns import Columns
-from envproc.unity.fields import Fields
+from envproc.unity.fields import Fields, bare_name
 from envproc.unity.launch import Player, PlayerHangs, PlayerRefused, find_player
 from envproc.unity.link import Link
 from envproc.unity.options import UnityOptions
@@ -159,13 +159,13 @@ class UnityEnv:
         known: list[str] = []
         for _ in range(_MOST_EXCHANGES):
             known = list(self._link.behavior_specs)
-            named = [each for each in known if not wanted or wanted in (each, each.partition("?")[0])]
+            named = [each for each in known if not wanted or wanted in (each, bare_name(each))]
             if len(named) == 1 and len(self._link.get_steps(named[0])[0]):
                 return named[0]
             if len(named) > 1:
                 break
             self._link.step()
-        bare = [each.partition("?")[0] for each in known]
+        bare = [bare_name(each) for each in known]
         names = " or ".join(known if len(set(bare)) < len(bare) else bare)
         if not known:
             raise PlayerRefused(f"nobody in this scene has asked for an action in {_MOST_EXCHANGES} exchanges")

@@ -14,6 +14,11 @@ ACTION_MASK = "action_mask"
 """observation field of every behaviour with discrete actions: (sum of the branches,), True: allowed"""
 
 
+def bare_name(key: str) -> str:
+    """3DBall of "3DBall?team=0", which is a behaviour's full name on the wire."""
+    return key.partition("?")[0]
+
+
 class Fields:
     """How one behaviour's sensors become observation fields.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from envproc.unity.messages import LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
+from envproc.unity.messages import OK, QUIT, LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
 
 # isort: split
 from mlagents_envs.base_env import ActionTuple
@@ -31,7 +31,6 @@ from envproc.unity.arrays import read_steps, step_message
 from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused
 from envproc.unity.rpc import Disconnected, PlayerServer
 
-_OK, _QUIT = 200, 400
 _AT_LAUNCH = "does it need --unity.no-graphics or more --unity.launch-s, or is its Behavior Type not Default?"
 _LAST_BREATH_S = 0.3
 """within which a process whose connection is gone has ended, if it is going to"""
@@ -134,7 +133,7 @@ class Talk(Communicator):
     def close(self) -> None:
         """Tell the player to quit, if it listens."""
         message = UnityMessage()
-        message.header.status = _QUIT
+        message.header.status = QUIT
         if self._server.called:
             with contextlib.suppress(Disconnected, TimeoutError):  # it has gone by itself
                 self._server.reply(message.SerializeToString(), 1.0, lambda: None)
@@ -152,7 +151,7 @@ class Talk(Communicator):
             message = LeanMessage.FromString(self.received)
         except DecodeError as error:
             raise self.bad_message(error) from error
-        if message.header.status != _OK:
+        if message.header.status != OK:
             raise PlayerDied(self._end(f"told us to stop (status {message.header.status})"))
         return message.unity_output
 
@@ -195,6 +194,6 @@ def _split(blob: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _wrap(inputs: Any) -> bytes:
     message = UnityMessage()
-    message.header.status = _OK
+    message.header.status = OK
     message.unity_input.CopyFrom(inputs)
     return message.SerializeToString()  # type: ignore[no-any-return]

@@ -31,6 +31,8 @@ _AS_BYTES = {
 }
 """message.field of what the lean messages take as bytes"""
 
+OK, QUIT = 200, 400
+"""what a message's header says, of either side"""
 EXCHANGE = "/communicator_objects.UnityToExternalProto/Exchange"
 """the one remote procedure that the player calls; request and response are a UnityMessageProto"""
 

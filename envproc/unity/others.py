@@ -12,7 +12,7 @@ from core.acting import Policy
 from core.checkpoint import SavedPolicy, load_policy
 from core.types import FloatArray
 from envproc.env import Refused
-from envproc.unity.fields import Fields
+from envproc.unity.fields import Fields, bare_name
 
 
 class Others:
@@ -28,7 +28,7 @@ class Others:
 
     def check(self, specs: Mapping[str, BehaviorSpec], trained: str) -> None:
         """Raises Refused if there is a policy for nobody in the scene, or one that does not fit."""
-        others = {key for name in specs if name != trained for key in (name, name.partition("?")[0])}
+        others = {key for name in specs if name != trained for key in (name, bare_name(name))}
         strangers = self._saved.keys() - others
         if strangers:
             raise Refused(f"--unity.others {sorted(strangers)}: the scene's other behaviours are {sorted(others)}")
@@ -42,7 +42,7 @@ class Others:
                 self._acting[name] = fields, acting
 
     def _find(self, name: str) -> tuple[SavedPolicy, FloatArray] | None:
-        return self._saved.get(name) or self._saved.get(name.partition("?")[0])
+        return self._saved.get(name) or self._saved.get(bare_name(name))
 
     def act(self, link: BaseEnv) -> None:
         """Set the actions of who has a policy and asks for one."""

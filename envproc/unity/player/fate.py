@@ -1,15 +1,17 @@
-"""When and how episodes end in the scenes that have no better reason: drawn as they begin, each agent for itself."""
+"""What the scenes without a task of their own share: when and how episodes end, and agents on a line."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from core.types import IntArray
-from envproc.unity.player.academy import Agents, streams
+from envproc.unity.player.academy import Agents, Array, Behaviour, Sensor, streams
 
 
 class Fate:
-    """An episode lasts 3 to 40 decisions, the last one perhaps in part; every other one, about, is interrupted."""
+    """Drawn as an episode begins, each agent for itself.
+
+    It lasts 3 to 40 decisions, the last one perhaps in part; every other one, about, is interrupted."""
 
     def __init__(self, seed: int, slots: int, decision_period: int) -> None:
         self.random = streams(seed, slots)
@@ -28,3 +30,20 @@ class Fate:
         interrupted = self._interrupted[due]  # before they begin anew, and draw again
         agents.end(due[~interrupted])
         agents.end(due[interrupted], interrupted=True)
+
+
+class OnALine(Behaviour):
+    """Each agent has a place on a line, 0 as its episode begins; it sees its trace and its place."""
+
+    sensors = (Sensor("VectorSensor_size4", (4,)),)
+
+    def __init__(self, seed: int) -> None:
+        self._fate = Fate(seed, self.slots, self.decision_period)
+        self._place = np.zeros(self.slots)
+
+    def begin(self, agents: Agents, slots: IntArray) -> None:
+        self._fate.draw(slots)
+        self._place[slots] = 0.0
+
+    def observe(self, agents: Agents, slots: IntArray) -> list[Array]:
+        return [np.column_stack([agents.trace(slots), self._place[slots]])]

@@ -8,27 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from core.types import IntArray
-from envproc.unity.player.academy import Agents, Array, Behaviour, Sensor
-from envproc.unity.player.fate import Fate
+from envproc.unity.player.academy import Agents, Behaviour
+from envproc.unity.player.fate import OnALine
 
 
-class Renew(Behaviour):
+class Renew(OnALine):
     name = "Renew"
     slots = 3
-    sensors = (Sensor("VectorSensor_size4", (4,)),)
     continuous = 2
 
-    def __init__(self, seed: int) -> None:
-        self._fate = Fate(seed, self.slots, self.decision_period)
-        self._place = np.zeros(self.slots)
-
     def begin(self, agents: Agents, slots: IntArray) -> None:
-        self._fate.draw(slots)
+        super().begin(agents, slots)
         for slot in slots.tolist():
             self._place[slot] = self._fate.random[slot].uniform(-1, 1)
-
-    def observe(self, agents: Agents, slots: IntArray) -> list[Array]:
-        return [np.column_stack([agents.trace(slots), self._place[slots]])]
 
     def act(self, agents: Agents) -> None:
         acting = agents.acting

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.types import IntArray
-from envproc.unity.player.academy import Agents, Array, Behaviour, Sensor, streams
-from envproc.unity.player.fate import Fate
+from envproc.unity.player.academy import Agents, Behaviour, streams
+from envproc.unity.player.fate import OnALine
 
 FIRST = 3
 
 
-class Spawn(Behaviour):
+class Spawn(OnALine):
     name = "Spawn"
     slots = 8
-    sensors = (Sensor("VectorSensor_size4", (4,)),)
     continuous = 1
 
     def __init__(self, seed: int) -> None:
-        self._fate = Fate(seed, self.slots, self.decision_period)
+        super().__init__(seed)
         self._random = streams(seed + 1, self.slots)  # of the places; those of Fate are the agents' own
-        self._place = np.zeros(self.slots)
         self._left = np.zeros(self.slots, np.int64)  # Academy steps until the agent disappears, or one appears
 
     def start(self, agents: Agents) -> None:
@@ -32,13 +29,6 @@ class Spawn(Behaviour):
             if slot < FIRST:
                 agents.enable(slot)
             self._left[slot] = self._random[slot].integers(20, 200)
-
-    def begin(self, agents: Agents, slots: IntArray) -> None:
-        self._fate.draw(slots)
-        self._place[slots] = 0.0
-
-    def observe(self, agents: Agents, slots: IntArray) -> list[Array]:
-        return [np.column_stack([agents.trace(slots), self._place[slots]])]
 
     def act(self, agents: Agents) -> None:
         acting = agents.acting

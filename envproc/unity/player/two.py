@@ -10,7 +10,7 @@ import numpy as np
 
 from core.types import IntArray
 from envproc.unity.player.academy import Agents, Array, Behaviour, Sensor
-from envproc.unity.player.fate import Fate
+from envproc.unity.player.fate import Fate, OnALine
 
 VARIABLE_SIZE, NONE = 4, 1
 THINGS = 6
@@ -63,24 +63,12 @@ class Runner(Behaviour):
         self._fate.strike(agents)
 
 
-class Chaser(Behaviour):
+class Chaser(OnALine):
     name = "Chaser"
     team = 1
     slots = 2
-    sensors = (Sensor("VectorSensor_size4", (4,)),)
     branches = (4,)
     decision_period = 3
-
-    def __init__(self, seed: int) -> None:
-        self._fate = Fate(seed, self.slots, self.decision_period)
-        self._place = np.zeros(self.slots)
-
-    def begin(self, agents: Agents, slots: IntArray) -> None:
-        self._fate.draw(slots)
-        self._place[slots] = 0.0
-
-    def observe(self, agents: Agents, slots: IntArray) -> list[Array]:
-        return [np.column_stack([agents.trace(slots), self._place[slots]])]
 
     def act(self, agents: Agents) -> None:
         acting = agents.acting

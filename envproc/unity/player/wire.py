@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from envproc.unity.messages import EXCHANGE, LeanActions, LeanMessage
+from envproc.unity.messages import EXCHANGE, OK, LeanActions, LeanMessage
 from envproc.unity.player.academy import Academy, Agents, Array, Behaviour, Infos, Reply, Sensor
 from envproc.unity.player.channels import Channels
 from envproc.unity.player.faults import Faults, Quit
@@ -140,14 +140,14 @@ class _Player:
             answer = self._call(message)
         except grpc.RpcError as error:
             raise Quit(f"the connection ended: {error.code().name}, {error.details()}") from error
-        if message.header.status != 200 or answer.header.status != 200:
+        if message.header.status != OK or answer.header.status != OK:
             raise Quit(f"status {message.header.status} sent, {answer.header.status} received")
         return answer.unity_input
 
 
 def _ok() -> Any:
     message = LeanMessage()
-    message.header.status = 200
+    message.header.status = OK
     return message
 
 
