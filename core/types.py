@@ -27,12 +27,18 @@ Obs = Mapping[str, npt.NDArray[Any]]
 """Field name -> (n, ...), one entry along the first axis for each agent."""
 
 
+ACTION_MASK = "action_mask"
+"""observation field of what may not be done now: (sum of the branches,) bool, True: allowed. No network sees it"""
+
+
 @dataclass(frozen=True)
 class FieldSpec:
-    """One observation field of one agent: its shape and numpy dtype."""
+    """One observation field of one agent: its shape and numpy dtype. Three dimensions are an image, channels first."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+    stack: int = 1
+    """so many frames lie along the first axis, the newest last; at an episode's start all are its first"""
 
 
 @dataclass(frozen=True)

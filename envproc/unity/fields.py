@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from mlagents_envs.base_env import BehaviorSpec, DecisionSteps, ObservationSpec, TerminalSteps
 
-from core.types import ActionSpec, EnvSpec, FieldSpec
+from core.types import ACTION_MASK, ActionSpec, EnvSpec, FieldSpec
 from envproc.unity.arrays import channels_first
-
-ACTION_MASK = "action_mask"
-"""observation field of every behaviour with discrete actions: (sum of the branches,), True: allowed"""
 
 
 def bare_name(key: str) -> str:

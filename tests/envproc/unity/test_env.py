@@ -13,11 +13,10 @@ import pytest
 from core.acting import PolicySpec
 from core.checkpoint import SavedPolicy, save
 from core.net import Net, NetSpec, num_parameters
-from core.types import Action, ActionSpec
+from core.types import ACTION_MASK, Action, ActionSpec
 from envproc.env import CannotReset, HasStats, Place, Step
 from envproc.unity.columns import TooManyAgents
 from envproc.unity.env import UnityEnv
-from envproc.unity.fields import ACTION_MASK
 from envproc.unity.launch import PlayerRefused
 from envproc.unity.messages import UnityMessage
 from envproc.unity.options import UnityOptions
