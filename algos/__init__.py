@@ -1,4 +1,4 @@
-"""Algorithms: mathematics only, no processes, no shared memory, no files.
+"""Algorithms: mathematics only, no processes, no shared memory of their own, no files.
 
 To add one, write its file and name it here.
 """

@@ -1,37 +1,193 @@
-"""Networks in torch: what core.net describes, trainable."""
+"""Networks in torch: what core.net describes, trainable. Both forward passes take the same steps in the same order."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from core.net import NORMALIZED_LIMIT, NetSpec
+from core import layers as described
+from core.layers import LAYER_NORM_EPSILON, encode
+from core.net import NORMALIZED_LIMIT, NetSpec, layers
 
+VECTOR = ""
+"""the vector's key among what `prepare` returns; images have their field's name"""
 _SMALLEST_VARIANCE = 1e-8
+_FIRST_SIGMA = 0.5
 
 
-def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, activation: str = "relu", last: float = 3e-3) -> nn.Module:
-    """(n, inputs) -> (n, outputs). Weights uniform by fan-in, of the last layer within +-`last`, so that first outputs
-    are near zero (Lillicrap et al. 2016, section 7)."""
-    sizes = [inputs, *hidden]
-    layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU() if activation == "relu" else nn.Tanh()]
-    final = nn.Linear(sizes[-1], outputs)
-    nn.init.uniform_(final.weight, -last, last)
-    nn.init.uniform_(final.bias, -last, last)
-    return nn.Sequential(*layers, final)
+def prepare(obs: dict[str, Tensor], spec: NetSpec, normalizer: Normalizer | None) -> dict[str, Tensor]:
+    """What networks of `spec` take: the vector, by `normalizer` if the spec says so, and images, bytes as 0 to 1.
 
-
-def flatten(module: nn.Module) -> nn.Parameter:
-    """Move all parameters of `module`, and their gradients, into one vector (P,), in their order.
-
-    The module works on as before; an optimizer, a target's step or a publication then is one operation instead of
-    one for each array.
+    Fields are (n, ...) or (n, T, ...), and so are the results; what the spec does not name is left out.
     """
-    parameters = list(module.parameters())
+    result: dict[str, Tensor] = {}
+    if spec.vector:
+        x = concatenate(obs, spec)
+        result[VECTOR] = normalizer(x) if spec.normalize and normalizer else x
+    for name in spec.images:
+        result[name] = obs[name].float() / 255 if obs[name].dtype == torch.uint8 else obs[name].float()
+    return result
+
+
+def concatenate(obs: dict[str, Tensor], spec: NetSpec) -> Tensor:
+    """(..., spec.width): the vector, as it was observed."""
+    fields = []
+    for name, size in spec.vector.items():
+        field = obs[name]
+        leading = field.shape[: field.dim() - len(spec.inputs[name])]
+        fields.append(field.reshape(*leading, size).float())
+    return fields[0] if len(fields) == 1 else torch.cat(fields, dim=-1)
+
+
+class Network(nn.Module):
+    """The network of a spec, without normalisation and extras. Its parameters have core.net.shapes' names and order."""
+
+    def __init__(
+        self, spec: NetSpec, init: Literal["fan-in", "orthogonal"] = "fan-in", last: float | None = 3e-3
+    ) -> None:
+        """fan-in: torch's own, the last layers within +-`last` unless None, so that first outputs are near zero
+        (Lillicrap et al. 2016, section 7). orthogonal: by sqrt(2), the last layers by `last` (or 1), biases 0."""
+        super().__init__()
+        self.spec = spec
+        self.groups: dict[str, tuple[nn.Module, ...]] = {}
+        for group, members in layers(spec).items():
+            self.groups[group] = tuple(_module(each) for each in members)
+            self.add_module(group, nn.ModuleList(self.groups[group]))
+        if init == "orthogonal":
+            self._orthogonal(1.0 if last is None else last)
+        elif last is not None:
+            for final in self._finals():
+                nn.init.uniform_(final.weight, -last, last)
+                nn.init.uniform_(final.bias, -last, last)
+
+    def forward(self, obs: dict[str, Tensor], extra: Tensor | None = None, taus: Tensor | None = None) -> Tensor:
+        """What `prepare` returned, (n, ...) each, and (n, spec.extra) -> (n, outputs); with `taus` (n, K) of a network
+        with cosines (n, K, outputs)."""
+        x = self._body(obs, extra)
+        for layer in self.groups["cosine"]:
+            assert taus is not None
+            multiples = torch.arange(self.spec.cosines, dtype=x.dtype, device=x.device) * math.pi
+            x = x.unsqueeze(1) * layer(torch.cos(taus.unsqueeze(2) * multiples))
+        return self._head(x)
+
+    def unroll(self, obs: dict[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+        """What `prepare` returned, (n, T, ...) each, and (n, 2 * lstm) -> (n, T, outputs) and the state after T."""
+        n, steps = next(iter(obs.values())).shape[:2]
+        x = self._body({name: field.flatten(0, 1) for name, field in obs.items()})
+        h, c = state.unsqueeze(0).chunk(2, dim=2)
+        x, (h, c) = self.groups["lstm"][0](x.view(n, steps, x.shape[1]), (h.contiguous(), c.contiguous()))
+        return self._head(x), torch.cat([h[0], c[0]], dim=1)
+
+    def renoise(self, generator: torch.Generator | None = None) -> None:
+        """Draw the noise of every noisy layer anew."""
+        for noise in self._noise():
+            noise.normal_(generator=generator)
+            noise.copy_(noise.sign() * noise.abs().sqrt())
+
+    def quiet(self) -> None:
+        """No noise, as at the start."""
+        for noise in self._noise():
+            noise.zero_()
+
+    def _body(self, obs: dict[str, Tensor], extra: Tensor | None = None) -> Tensor:
+        encoded = [obs[VECTOR]] if VECTOR in obs else []
+        for number, name in enumerate(self.spec.images):
+            convs = self.groups[f"image{number}"]
+            encoded.append(encode(convs, self.spec.conv == "impala", obs[name], torch.relu, _pool).flatten(1))
+        if extra is not None:
+            encoded.append(extra)
+        x = encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+        for layer in self.groups["body"]:
+            x = layer(x)
+        return x
+
+    def _head(self, x: Tensor) -> Tensor:
+        value = x
+        for layer in self.groups["head"]:
+            x = layer(x)
+        if not self.spec.dueling:
+            return x
+        for layer in self.groups["value"]:
+            value = layer(value)
+        sizes = self.spec.dueling
+        branches = x.view(*value.shape[:-1], sum(sizes), value.shape[-1]).split(sizes, dim=-2)
+        centred = [branch - branch.mean(dim=-2, keepdim=True) for branch in branches]
+        return (value.unsqueeze(-2) + torch.cat(centred, dim=-2)).flatten(-2)
+
+    def _noise(self) -> list[Tensor]:
+        return list(self.buffers())  # there are no others
+
+    def _finals(self) -> list[_Dense]:
+        """The layers whose numbers are the output."""
+        lasts = [members[-1] for members in (self.groups["value"], self.groups["head"]) if len(members)]
+        return [each for each in lasts if isinstance(each, _Dense)]
+
+    def _orthogonal(self, last: float) -> None:
+        finals = self._finals()
+        for module in self.modules():
+            if isinstance(module, nn.LSTM):
+                for parameter in module.parameters():
+                    _ = nn.init.orthogonal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+            elif isinstance(module, _Dense | nn.Conv2d):
+                nn.init.orthogonal_(module.weight, last if module in finals else math.sqrt(2))
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+
+class _Dense(nn.Linear):
+    """core.layers.Dense; sigma starts as in Fortunato et al. 2018, section 3.2."""
+
+    noise_in: Tensor
+    noise_out: Tensor
+
+    def __init__(self, layer: described.Dense) -> None:
+        super().__init__(layer.inputs, layer.outputs)
+        self.layer = layer
+        if layer.noisy:
+            sigma = _FIRST_SIGMA / math.sqrt(layer.inputs)
+            self.weight_sigma = nn.Parameter(torch.full_like(self.weight, sigma))
+            self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma))
+            self.register_buffer("noise_in", torch.zeros(layer.inputs), persistent=False)
+            self.register_buffer("noise_out", torch.zeros(layer.outputs), persistent=False)
+        if layer.norm:
+            self.norm_weight = nn.Parameter(torch.ones(layer.outputs))
+            self.norm_bias = nn.Parameter(torch.zeros(layer.outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        y = functional.linear(x, self.weight, self.bias)
+        if layer.noisy:
+            y = y + functional.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma) * self.noise_out
+        if layer.norm:
+            y = functional.layer_norm(y, (layer.outputs,), self.norm_weight, self.norm_bias, LAYER_NORM_EPSILON)
+        if layer.activation == "none":
+            return y
+        return torch.relu(y) if layer.activation == "relu" else torch.tanh(y)
+
+
+def _module(layer: described.Layer) -> nn.Module:
+    if isinstance(layer, described.Dense):
+        return _Dense(layer)
+    if isinstance(layer, described.Lstm):
+        return nn.LSTM(layer.inputs, layer.units, batch_first=True)
+    return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding)
+
+
+def _pool(x: Tensor) -> Tensor:
+    return functional.max_pool2d(x, 3, 2, 1)
+
+
+def flatten(*parts: nn.Module | nn.Parameter) -> nn.Parameter:
+    """Move all parameters of the parts, and their gradients, into one vector (P,), in their order.
+
+    The parts work on as before; an optimizer, a target's step or a publication then is one operation instead of
+    one for each array. Move modules to their device before.
+    """
+    parameters = [each for part in parts for each in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
     flat = nn.Parameter(torch.cat([each.detach().reshape(-1) for each in parameters]))
     flat.grad = torch.zeros_like(flat)
     start = 0
@@ -42,12 +198,6 @@ def flatten(module: nn.Module) -> nn.Parameter:
         each.grad = flat.grad[start:end].view(shape)
         start = end
     return flat
-
-
-def concatenate(obs: dict[str, Tensor], spec: NetSpec) -> Tensor:
-    """(n, spec.width): the observation fields side by side, in the spec's order."""
-    fields = [obs[name].reshape(len(obs[name]), -1) for name in spec.inputs]
-    return fields[0].float() if len(fields) == 1 else torch.cat([field.float() for field in fields], dim=1)
 
 
 class Normalizer(nn.Module):
@@ -68,9 +218,16 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * self.scale).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
 
+    def shipped(self, spec: NetSpec) -> list[Tensor]:
+        """What stands before a network's own parameters, if its spec says so."""
+        return [self.mean, self.scale] if spec.normalize and spec.width else []
+
     @torch.no_grad()
-    def show(self, x: Tensor) -> None:
-        """Count (n, width) more observations in."""
+    def show(self, obs: dict[str, Tensor], spec: NetSpec) -> None:
+        """Count in what is observed here, fields of (n, ...), if networks of `spec` want it normalised."""
+        if not (spec.normalize and spec.width):
+            return
+        x = concatenate(obs, spec)
         n, total = len(x), self._count + len(x)
         variance, mean = torch.var_mean(x, dim=0, correction=0)
         delta = mean - self.mean

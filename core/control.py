@@ -101,8 +101,6 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     weights: str
     """address of the weights"""
     policy: PolicySpec
-    gamma: float = 0.99
-    n_step: int = 1
 
 
 class Reset(msgspec.Struct, tag=True, frozen=True):

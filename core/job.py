@@ -122,17 +122,17 @@ class Job:
 
     def finished(self) -> bool:
         """Whether the run has reached its end. Asks for an evaluation when one is due."""
-        rows, schedule = self.learner.rows, self._schedule
+        steps, schedule = self.learner.agent_steps, self._schedule
         if not self._has_reached_goal():
             every = schedule.eval_every
-            if every and self._asked is None and rows >= self._next_evaluation and self.learner.updates:
-                self._next_evaluation = rows + every
+            if every and self._asked is None and steps >= self._next_evaluation and self.learner.updates:
+                self._next_evaluation = steps + every
                 self._ask_for_evaluation()
                 if schedule.waits:
                     self._await_evaluation()
         if self._has_reached_goal():
             self.reason = "until_return"
-        elif rows >= schedule.steps:
+        elif steps >= schedule.steps:
             self.reason = "steps"
         return bool(self.reason)
 
@@ -161,9 +161,13 @@ class Job:
         last, best, learner = self.evaluation, self.best, self.learner
         return {
             "reason": self.reason,
-            "agent_steps": learner.rows,
+            "agent_steps": learner.agent_steps,
             "updates": learner.updates,
-            "replay_ratio_held": learner.ratio.held(learner.rows, learner.updates),
+            **{
+                name: value
+                for name, value in learner.feed.figures(learner.updates).items()
+                if name == "replay_ratio_held"
+            },
             "eval_return": best.mean if best else None,  # of the policy that is kept
             "eval_update": best.update if best else None,
             "eval_episodes": len(best.returns) if best else 0,
@@ -210,7 +214,7 @@ class Job:
             case Episodes(_, episodes):
                 self._returns += [each.ret for each in episodes]
             case Stats(worker, values):
-                self._metrics.write("env", agent_steps=self.learner.rows, worker=worker, values=values)
+                self._metrics.write("env", agent_steps=self.learner.agent_steps, worker=worker, values=values)
             case Answer(worker, request, done, what):
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
@@ -223,7 +227,7 @@ class Job:
                 self._asked = None
                 self._metrics.write(
                     "eval",
-                    agent_steps=self.learner.rows,
+                    agent_steps=self.learner.agent_steps,
                     updates=update,
                     episodes=len(returns),
                     return_mean=self.evaluation.mean,
@@ -243,18 +247,15 @@ class Job:
         self._metrics.write(
             "progress",
             env_steps=now.env_steps,
-            agent_steps=now.rows,
+            agent_steps=now.agent_steps,
             updates=now.updates,
             env_steps_per_s=round((now.env_steps - last.env_steps) / seconds, 1),
-            agent_steps_per_s=round((now.rows - last.rows) / seconds, 1),
+            agent_steps_per_s=round((now.agent_steps - last.agent_steps) / seconds, 1),
             updates_per_s=round((now.updates - last.updates) / seconds, 1),
-            replay_ratio=learner.ratio.ratio,
-            replay_ratio_held=learner.ratio.held(now.rows, now.updates),
             return_mean=float(returns.mean()),
             episodes=len(self._returns),
             weights_lag=float(now.updates - acting.mean()),
-            row_age=learner.sampler.age() if now.updates else float("nan"),
-            rows_lapped=learner.sampler.num_lapped,
+            **learner.feed.figures(now.updates),
             publications_refused=learner.num_refused,
             messages_refused=self._server.num_refused,
             learner_waits=round(learner_waited, 3),
@@ -271,7 +272,7 @@ class _Counters:
 
     def __init__(self, learner: Learner) -> None:
         self.time = time.monotonic()
-        self.rows = learner.rows
+        self.agent_steps = learner.agent_steps
         self.env_steps = int(learner.ring.load(Word.STEPS).sum())
         self.updates = learner.updates
         self.learner_waited = learner.waited_s

@@ -1,39 +1,63 @@
-"""The learner: is an update due? sample, update, publish. And the two orders in which learning and collecting go.
+"""The learner: is an update due? learn, publish. And the two orders in which learning and collecting go.
 
-`free_running` (async): workers and learner run side by side within the replay ratio. `lock_step` (sync, single): one
+`free_running` (async): workers and learner run side by side, as far as the feed allows. `lock_step` (sync, single): one
 step of every worker, then the updates that it pays for, then the next; the same seed gives the same weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from core.ratio import ReplayRatio, share
-from core.ring import Ring, Sampler, Word
-from core.types import Algorithm, Batch, FloatArray
+from core.ring import Ring, Word
+from core.types import Algorithm, FloatArray, Learned
 from core.weights import Weights
 
-_PUBLISH_EVERY = 4
-"""updates; publishing costs 1 to 2 % of an update of a small network"""
 _NAP_S = 0.0001
+
+
+class Feed(Protocol):
+    """Where experience comes from: Replay (core/replay.py) or InOrder (core/rollout.py)."""
+
+    publish_every: int
+    """updates between two publications of the policy"""
+
+    def allow(self, updates: int) -> None:
+        """Tell each worker how far it may go."""
+
+    def next(self, updates: int) -> Any | None:
+        """What to learn from now: a Batch or a Rollout; None if no update is due."""
+
+    def learned(self, learned: Learned) -> None:
+        """It was learned from."""
+
+    def figures(self, updates: int) -> dict[str, float]:
+        """For the progress record."""
 
 
 class Learner:
     """One algorithm, fed from one ring, publishing its policy."""
 
     def __init__(
-        self, algorithm: Algorithm, ring: Ring, weights: Weights, ratio: ReplayRatio, seed: int, device: str = "cpu"
+        self,
+        algorithm: Algorithm,
+        feed: Feed,
+        ring: Ring,
+        weights: Weights,
+        precision: AbstractContextManager[Any] | None = None,
     ) -> None:
+        """`precision`: a torch.autocast in which the algorithm learns."""
+        self._precision = precision or contextlib.nullcontext()
         self.algorithm = algorithm
+        self.feed = feed
         self.ring = ring
-        self.ratio = ratio
-        self.sampler = Sampler(ring, ratio.batch_size, seed)
         self.updates = 0
+        """gradient steps"""
         self.num_refused = 0
         """publications refused because a parameter was not finite"""
         self.metrics: dict[str, Tensor] = {}
@@ -42,41 +66,42 @@ class Learner:
         """time in which no update was due"""
         self._weights = weights
         self._published_at = 0
-        self._device = torch.device(device)
-        self._raw = torch.from_numpy(self.sampler.rows.view("u1").reshape(ratio.batch_size, -1))
-        self._batch = as_batch(self._raw, ring.layout)  # on the CPU its tensors are the sampled rows themselves
+        if algorithm.recording.ordered:  # a row without a policy that made it would be of no use
+            self._publish()
 
     @property
-    def rows(self) -> int:
-        """Rows published so far, over all lanes: agent steps."""
-        return int(self.ring.load(Word.PUBLISHED).sum())
+    def agent_steps(self) -> int:
+        """Decisions made so far, over all lanes."""
+        return self.ring.agent_steps
 
     def step(self) -> None:
-        """Side by side with the workers: tell each how far it may go, then one update if it is due, else a nap."""
-        self.ring.allow(share(self.ratio.limit(self.updates), self.ring.load(Word.PUBLISHED)))
+        """Side by side with the workers: tell each how far it may go, then learn if it is time, else a nap."""
+        self.feed.allow(self.updates)
         if not self.learn():
             before = time.monotonic()
             time.sleep(_NAP_S)
             self.waited_s += time.monotonic() - before
 
     def learn(self) -> bool:
-        """One update, if one is due."""
-        if not self.ratio.due(self.rows, self.updates):
+        """Learn once, if it is time."""
+        experience = self.feed.next(self.updates)
+        if experience is None:
             return False
-        self.sampler.sample()
-        batch = self._batch
-        if self._device.type != "cpu":
-            batch = as_batch(self._raw.to(self._device), self.ring.layout)  # all fields in one transfer
-        self.metrics = self.algorithm.update(batch)
-        self.updates += 1
-        if self.updates - self._published_at >= _PUBLISH_EVERY:
+        with self._precision:
+            learned = self.algorithm.update(experience)
+        self.feed.learned(learned)
+        self.metrics = learned.metrics
+        self.updates += learned.updates
+        if self.updates - self._published_at >= self.feed.publish_every:
             self.publish()
         return True
 
     def publish(self) -> None:
         """Give the workers the policy as it is now, if it changed since the last time."""
-        if self._published_at == self.updates:
-            return
+        if self._published_at != self.updates:
+            self._publish()
+
+    def _publish(self) -> None:
         if not self._weights.publish(self.policy(), self.updates):
             self.num_refused += 1
         self._published_at = self.updates
@@ -88,7 +113,7 @@ class Learner:
 
 
 def free_running(learner: Learner, finished: Callable[[], bool], attend: Callable[[], None]) -> None:
-    """Workers and learner at once, each as fast as the replay ratio lets it."""
+    """Workers and learner at once, each as fast as the feed lets it."""
     while not finished():
         attend()
         learner.step()
@@ -97,37 +122,16 @@ def free_running(learner: Learner, finished: Callable[[], bool], attend: Callabl
 def lock_step(
     learner: Learner, finished: Callable[[], bool], attend: Callable[[], None], turn: Callable[[], None]
 ) -> None:
-    """In rounds: every lane grows by one step (`turn` waits for that, or does it), then the updates it pays for."""
+    """In rounds: every lane makes one step (`turn` waits for that, or does it), then the updates it pays for."""
     while not finished():
         attend()
-        goal = learner.ring.load(Word.PUBLISHED) + 1
+        goal = learner.ring.load(Word.DECISIONS) + 1
         learner.ring.allow(goal)
         before = time.monotonic()
-        while (learner.ring.load(Word.PUBLISHED) < goal).any():
+        while (learner.ring.load(Word.DECISIONS) < goal).any():
             turn()
             attend()
         learner.waited_s += time.monotonic() - before
         while learner.learn():
             attend()
         learner.publish()
-
-
-def as_batch(raw: Tensor, layout: np.dtype[np.void]) -> Batch:
-    """The fields of (n, row bytes) `raw`, without copying."""
-
-    def take(fields: np.dtype[np.void], name: str, offset: int = 0) -> Tensor:
-        assert fields.fields is not None
-        dtype, place = fields.fields[name][:2]
-        start = offset + place
-        kind = torch.from_numpy(np.empty(0, dtype.base)).dtype
-        flat = raw[:, start : start + dtype.itemsize].view(kind)
-        return flat.view(len(raw), *dtype.shape)
-
-    def take_obs(name: str) -> dict[str, Tensor]:
-        assert layout.fields is not None
-        dtype, place = layout.fields[name][:2]
-        return {field: take(dtype, field, place) for field in dtype.names or ()}
-
-    return Batch(
-        take_obs("obs"), take(layout, "action"), take(layout, "reward"), take(layout, "discount"), take_obs("next_obs")
-    )

@@ -78,7 +78,7 @@ def describe(record: Record) -> str:
                 f"{record['wall_s']:6.1f} s"
                 f"  {record['agent_steps']:>9,} agent steps ({record['agent_steps_per_s']:,.0f}/s)"
                 f"  {record['updates']:>7,} updates ({record['updates_per_s']:,.0f}/s)"
-                f"  ratio {_number(record['replay_ratio_held'])} of {record['replay_ratio']:g}"
+                f"{_pace(record)}"
                 f"  return {_number(record['return_mean'])} ({record['episodes']} episodes)  {record['waiting']}"
             )
         case "eval":
@@ -99,6 +99,13 @@ def describe(record: Record) -> str:
                 f"{record['updates']:,} updates; {kept}"
             )
     return ""
+
+
+def _pace(record: Record) -> str:
+    """Of replay, how often each row was sampled; of rows read in order, how many rollouts there were."""
+    if "replay_ratio" in record:
+        return f"  ratio {_number(record['replay_ratio_held'])} of {record['replay_ratio']:g}"
+    return f"  {record['rollouts']:,} rollouts"
 
 
 class PlainScreen:
@@ -146,13 +153,17 @@ class LiveScreen:
             ("time", f"{record['wall_s']:.0f} s"),
             ("agent steps", f"{record['agent_steps']:,}   {record['agent_steps_per_s']:,.0f}/s"),
             ("updates", f"{record['updates']:,}   {record['updates_per_s']:,.0f}/s"),
-            ("replay ratio", f"{_number(record['replay_ratio_held'])} held, {record['replay_ratio']:g} asked for"),
             ("training return", _number(self._return)),
             ("evaluation", f"{best['return_mean']:.2f} +- {best['return_std']:.2f}" if best else "-"),
             ("weights' lag", f"{record['weights_lag']:.1f} updates"),
-            ("sampled rows' age", f"{record['row_age'] or 0:,.0f} rows; {record['rows_lapped']} overtaken, redrawn"),
             ("waiting", record["waiting"]),
         ]
+        if "replay_ratio" in record:
+            held, age = _number(record["replay_ratio_held"]), record["row_age"] or 0
+            rows.insert(3, ("replay ratio", f"{held} held, {record['replay_ratio']:g} asked for"))
+            rows.insert(-1, ("sampled rows' age", f"{age:,.0f} rows; {record['rows_lapped']} overtaken, redrawn"))
+        else:
+            rows.insert(3, ("rollouts", f"{record['rollouts']:,}"))
         for name, value in rows:
             table.add_row(f"[bold]{name}[/]", value)
         return table

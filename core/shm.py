@@ -59,7 +59,7 @@ class Segment:
         if size > free:
             raise MemoryError(
                 f"the {name} needs {size / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
-                "a smaller --capacity leaves more"
+                "a smaller --algo.capacity leaves more"
             )
         file, address = _new_block(name, size)
         os.pwrite(file, _HEADER.pack(MAGIC, _digest(layout), size), 0)

@@ -79,42 +79,108 @@ class Action(NamedTuple):
     """(n, number of branches) the choice in each branch"""
 
 
-def row_layout(spec: EnvSpec) -> np.dtype[np.void]:
-    """The dtype of one row: a header (index, epoch, agent), then one transition.
-
-    `action` is what the policy said, each in [-1, 1]; `discount` is gamma^n, or 0 after a true end.
-    """
-    obs = np.dtype([(name, each.dtype, each.shape) for name, each in spec.obs.items()], align=True)
-    fields: list[tuple[str, Any] | tuple[str, Any, tuple[int, ...]]] = [
-        ("index", np.int64),
-        ("epoch", np.int32),
-        ("agent", np.int32),
-        ("obs", obs),
-        ("reward", np.float32),
-        ("discount", np.float32),
-        ("next_obs", obs),
-    ]
-    if spec.action.num_continuous:
-        fields.insert(4, ("action", np.float32, (spec.action.num_continuous,)))
-    if spec.action.branches:
-        fields.insert(4, ("choice", np.int32, (len(spec.action.branches),)))
-    return np.dtype(fields, align=True)
-
-
 @dataclass(frozen=True)
+class Recording:
+    """What the workers write into the ring: which transitions make a row, and what stands in it beside them."""
+
+    gamma: float = 0.99
+    """discount of one decision"""
+    n_step: int = 1
+    """decisions in the window of one row, where rows are transitions"""
+    ordered: bool = False
+    """for learners that read in order: log_prob and decision stand in each row"""
+    priority: bool = False
+    """each row carries the TD error that its worker's own policy gives it (Horgan et al. 2018)"""
+    length: int = 0
+    """rows are sequences of so many decisions of one agent; 0: rows are transitions"""
+    stride: int = 1
+    """decisions from the start of an agent's sequence to that of its next one"""
+    state_dim: int = 0
+    """size of the recurrent state that stands at the start of a sequence"""
+
+
+def row_layout(spec: EnvSpec, recording: Recording) -> np.dtype[np.void]:
+    """The dtype of one row: a header (index, epoch, agent), then one transition or one sequence of T of them.
+
+    `action` is what the policy said, in units of [-1, 1], before it was clipped; `choice` the choice in each branch.
+    A transition has reward, `discount` (gamma^n, or 0 after a true end) and next_obs; if ordered, log_prob and
+    `decision`, its number in its episode. In a sequence obs stands T + 1 times, the rest T times; `valid` is 1 up to
+    the end of its episode and 0 after. Of a field of stacked frames there are the frames' numbers in the lane.
+    """
+    header: list[Any] = [("index", np.int64), ("epoch", np.int32), ("agent", np.int32)]
+    fields = {
+        name: ("i8", (each.stack,)) if each.stack > 1 else (each.dtype, each.shape) for name, each in spec.obs.items()
+    }
+    obs = np.dtype([(name, *each) for name, each in fields.items()], align=True)
+    once: list[Any] = []
+    if spec.action.num_continuous:
+        once.append(("action", np.float32, (spec.action.num_continuous,)))
+    if spec.action.branches:
+        once.append(("choice", np.int32, (len(spec.action.branches),)))
+    once += [("reward", np.float32, ()), ("discount", np.float32, ())]
+    if recording.length:
+        once.append(("valid", np.float32, ()))
+        each = [(name, dtype, (recording.length, *shape)) for name, dtype, shape in once]
+        sequence = [("state", np.float32, (recording.state_dim,)), ("obs", obs, (recording.length + 1,))]
+        return np.dtype(header + sequence + each + _more(recording), align=True)
+    if recording.ordered:
+        once += [("log_prob", np.float32, ()), ("decision", np.int32, ())]
+    return np.dtype([*header, ("obs", obs), *once, ("next_obs", obs), *_more(recording)], align=True)
+
+
+def _more(recording: Recording) -> list[Any]:
+    return [("priority", np.float32)] if recording.priority else []
+
+
+def frames_of(spec: EnvSpec) -> dict[str, FieldSpec]:
+    """Of each field of stacked frames, what one observation adds to the stack."""
+    return {
+        name: FieldSpec((each.shape[0] // each.stack, *each.shape[1:]), each.dtype)
+        for name, each in spec.obs.items()
+        if each.stack > 1
+    }
+
+
+@dataclass
 class Batch:
-    """Rows drawn from the ring, as tensors on the learner's device; n is the batch size."""
+    """Rows of the ring as tensors on the learner's device: n transitions, or n sequences of T decisions.
+
+    Of sequences, obs has (n, T + 1, ...) and action, choice, reward, discount have (n, T, ...); there is no next_obs.
+    """
 
     obs: dict[str, torch.Tensor]
     """each (n, ...)"""
     action: torch.Tensor
-    """(n, num_continuous), each in [-1, 1]"""
+    """(n, num_continuous), what the policy said, in units of [-1, 1]"""
+    choice: torch.Tensor
+    """(n, branches) int32, the choice in each branch"""
     reward: torch.Tensor
     """(n,) sum of the n-step window's rewards, discounted"""
     discount: torch.Tensor
     """(n,) gamma^n, or 0 after a true end"""
     next_obs: dict[str, torch.Tensor]
     """each (n, ...)"""
+    weight: torch.Tensor
+    """(n,) importance weights of prioritised replay, at most 1; else ones"""
+    log_prob: torch.Tensor | None = None
+    """(n,) of rows read in order: log-probability of what was done, under the policy that did it"""
+    valid: torch.Tensor | None = None
+    """(n, T) of sequences: 1 before the end of the episode, 0 after"""
+    state: torch.Tensor | None = None
+    """(n, state_dim) of sequences: the recurrent state before the first observation"""
+    agent_steps: int = 0
+    """of the run so far: what schedules go by"""
+
+
+class Learned(NamedTuple):
+    """What one call of `update` did."""
+
+    metrics: dict[str, torch.Tensor]
+    """They stay tensors: reading one waits for the device"""
+    td_error: torch.Tensor | None = None
+    """(n,) of each row, absolute: its priority from now on, where replay is prioritised"""
+    updates: int = 1
+    """gradient steps"""
 
 
 def require(name: str, value: object, holds: bool, wish: str) -> None:
@@ -124,15 +190,23 @@ def require(name: str, value: object, holds: bool, wish: str) -> None:
 
 
 class Algorithm(Protocol):
-    """The learning object. One file in algos/ each; no base class."""
+    """The learning object. One file in algos/ each; no base class.
+
+    Those that replay implement update(batch: Batch), those that read the ring in order update(rollout: Rollout).
+    """
 
     @property
     def policy_spec(self) -> PolicySpec:
         """What the workers act with: the network as data, its head and its exploration."""
         ...
 
-    def update(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One gradient step on one batch. Metrics stay tensors: reading one waits for the device."""
+    @property
+    def recording(self) -> Recording:
+        """What the workers write down."""
+        ...
+
+    def update(self, experience: Any, /) -> Learned:
+        """Learn from one batch, or from one rollout."""
         ...
 
     def policy_parameters(self) -> torch.Tensor:

@@ -127,8 +127,9 @@ def play(
         counts[fresh] = begun[fresh] < quota
         begun[fresh] += counts[fresh]
         length[step.agent] += 1
-        step = env.step(policy.to_env(policy.act(step.obs)))
+        step = env.step(policy.to_env(policy.act(step.obs, step.agent)))
         refuse_bad_numbers(step)
+        policy.restart(step.ended.agent)
         for agent, reward in zip(step.ended.agent.tolist(), step.ended.reward.tolist(), strict=True):
             if counts[agent]:
                 returns.append(float(total[agent]) + reward)

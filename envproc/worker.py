@@ -32,12 +32,13 @@ from core.control import (
 )
 from core.net import num_parameters
 from core.ring import Ring, Word
-from core.types import FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
-from envproc.accumulator import Accumulator
+from envproc.accumulator import Accumulator, Worth
 from envproc.env import CannotReset, Env, HasStats, Place, refuse_bad_numbers
+from envproc.frames import Frames
 from envproc.process import parent_is_gone, serve
+from envproc.sequences import Sequences
 
 _NAP_S = 0.0002
 """how long a worker that may not go on sleeps before it looks again"""
@@ -94,8 +95,13 @@ class Worker:
         self._writer = self._ring.writer(config.lane, config.epoch)
         self._follower = Follower(self._weights)
         parameters = self._follower.parameters
-        self._policy = Policy(begin.policy, spec.action, spec.num_agents, parameters, seed=self._policy_seed)
-        self._accumulator = Accumulator(spec, begin.gamma, begin.n_step)
+        self._policy = Policy(
+            begin.policy, spec.action, spec.num_agents, parameters, self._policy_seed, config.lane, begin.ring.num_lanes
+        )
+        self._recording = begin.ring.recording
+        self._accumulator = (Sequences if self._recording.length else Accumulator)(spec, self._recording)
+        self._frames = Frames(spec, self._writer)
+        self._recorded = self._frames.record(self._step)
         self._begun = True
 
     def run(self) -> None:
@@ -123,27 +129,31 @@ class Worker:
             return False
         if self._follower.fetch():
             self._writer.words[Word.ACTING_UPDATE] = self._follower.update
-        step = self._step
-        action = self._act()
-        self._accumulator.decide(step.agent, step.obs, action)
+        has_policy = self._follower.version > 0
+        if self._recording.ordered and not has_policy:
+            return False
+        step, recorded = self._step, self._recorded
+        decision = (self._policy.explore if has_policy else self._policy.guess)(step.obs, step.agent)
+        self._accumulator.decide(step.agent, recorded.obs, decision)
         dropped = self._drop_open_episodes()
-        self._step = self._env.step(self._policy.to_env(action))
+        self._step = self._env.step(self._policy.to_env(decision))
         refuse_bad_numbers(self._step)
-        rows = self._accumulator.observe(self._step)
+        self._recorded = self._frames.record(self._step)
+        rows = self._accumulator.observe(self._recorded, self._worth() if self._recording.priority else None)
         if len(self._step.ended.agent):
             self._policy.restart(self._step.ended.agent)
         if len(rows):
             self._writer.append(rows)
+        self._writer.decided(len(recorded.agent))
         self._writer.count(Word.STEPS)
         if self._resets:
             self._answer_resets(dropped)
         return True
 
-    def _act(self) -> FloatArray:
-        step = self._step
-        if self._follower.version == 0:
-            return self._policy.guess(step.agent)
-        return self._policy.explore(step.obs, step.agent)
+    def _worth(self) -> Worth:
+        """What the policy thinks of the observations of the step."""
+        step, ended = self._step, self._step.ended
+        return Worth(self._policy.values(step.obs), self._policy.values(ended.obs))
 
     def _drop_open_episodes(self) -> list[int]:
         """Of who is reset by the next step. After decide(): the action that the environment ignores gets no row."""

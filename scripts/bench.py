@@ -23,13 +23,14 @@ import torch
 
 from algos.ddpg import DDPG, Config
 from core import atomic, atomic_numba
-from core.acting import Policy
+from core.acting import Decision, Policy
 from core.control import Begin, Ready, Server
-from core.learner import as_batch
+from core.gather import Gather
 from core.net import num_parameters
-from core.ring import FOREVER, Ring, Sampler, Word
+from core.replay import Sampler
+from core.ring import FOREVER, Ring, Word
 from core.supervisor import Supervisor
-from core.types import Action, Rows, row_layout
+from core.types import Action, Recording, Rows, row_layout
 from core.weights import Follower, Weights
 from envproc import EnvConfig
 from envproc.accumulator import Accumulator
@@ -37,7 +38,7 @@ from envproc.ball3d import Ball3D
 from envproc.worker import WorkerConfig
 
 SPEC = Ball3D().spec
-STEP: Rows = np.zeros(SPEC.num_agents, row_layout(SPEC))
+STEP: Rows = np.zeros(SPEC.num_agents, row_layout(SPEC, Recording()))
 ROW = f"V{STEP.itemsize}"  # a whole row as one opaque thing
 
 
@@ -64,13 +65,13 @@ def measure(what: str, work: Callable[[], object], beside: str = "", plain: Call
 def append(capacity: int = 200_004) -> Line:
     packed, source = np.zeros(capacity, ROW), STEP.view(ROW)
     places = cycle([packed[start : start + len(STEP)] for start in range(0, capacity, len(STEP))])
-    with Ring.create(SPEC, 1, capacity) as ring:
+    with Ring.create(SPEC, Recording(), 1, capacity) as ring:
         work, plain = partial(ring.writer(0, 1).append, STEP), lambda: np.copyto(next(places), source)
         return measure("append a step of 12 rows", work, f"copy its {STEP.nbytes} bytes", plain)
 
 
 def sample(num_lanes: int, capacity: int) -> Line:
-    with Ring.create(SPEC, num_lanes, capacity) as ring:
+    with Ring.create(SPEC, Recording(), num_lanes, capacity) as ring:
         for lane in range(num_lanes):
             writer = ring.writer(lane, 1)
             while writer.published < ring.capacity:
@@ -104,17 +105,24 @@ def learning() -> Iterator[Line]:
         policy = Policy(ddpg.policy_spec, SPEC.action, num, parameters, seed=0)
         obs = np.ones((num, 8), np.float32)
         with torch.inference_mode():
-            act, in_torch = partial(policy.act, {"vector": obs}), partial(ddpg.actor, torch.from_numpy(obs))
+            act, in_torch = (
+                partial(policy.act, {"vector": obs}, np.arange(num)),
+                partial(ddpg.actor, torch.from_numpy(obs)),
+            )
             yield measure(f"act, {num} agent(s)", act, "the net alone in torch", in_torch)
-    batch = as_batch(torch.zeros((Config.batch_size, STEP.itemsize), dtype=torch.uint8), STEP.dtype)
-    yield measure(f"update DDPG with {Config.batch_size} rows", partial(ddpg.update, batch))
+    with Ring.create(SPEC, Recording(), 1, 1000) as ring:
+        batch = Gather(ring, Config.batch_size).batch(torch.device("cpu"))
+        yield measure(f"update DDPG with {Config.batch_size} rows", partial(ddpg.update, batch))
 
 
 def world() -> Iterator[Line]:
-    accumulator, first = Accumulator(SPEC, 0.99, 1), Ball3D().reset(0)
+    accumulator, first = Accumulator(SPEC, Recording()), Ball3D().reset(0)
+
+    nothing = first.reward
+    decision = Decision(first.obs["vector"][:, :2], first.agent[:, None], nothing, nothing, nothing[:, None])
 
     def decide_and_observe() -> None:
-        accumulator.decide(first.agent, first.obs, first.obs["vector"][:, :2])
+        accumulator.decide(first.agent, first.obs, decision)
         accumulator.observe(first)
 
     yield measure("decide and observe, 12 agents", decide_and_observe)
@@ -130,7 +138,7 @@ def birth() -> Line:
     times: list[list[float]] = [[], []]
     for _ in range(5):
         with (
-            Ring.create(SPEC, 1, 200_000) as ring,
+            Ring.create(SPEC, Recording(), 1, 200_000) as ring,
             Weights.create(num_parameters(policy.net)) as weights,
             Server() as server,
             Supervisor() as supervisor,

@@ -93,6 +93,7 @@ def _resets(count: int) -> list[float]:
     from core.net import NetSpec, num_parameters
     from core.ring import FOREVER, Ring
     from core.supervisor import Supervisor
+    from core.types import Recording
     from core.weights import Weights
     from envproc import EnvConfig
     from envproc.worker import WorkerConfig
@@ -113,7 +114,7 @@ def _resets(count: int) -> list[float]:
         ready = await_report(Ready)
         assert isinstance(ready, Ready)
         net = NetSpec({name: field.shape for name, field in ready.spec.obs.items()}, (64, 64), 2)
-        ring = opened.enter_context(Ring.create(ready.spec, 1, 100_000))
+        ring = opened.enter_context(Ring.create(ready.spec, Recording(), 1, 100_000))
         weights = opened.enter_context(Weights.create(num_parameters(net)))
         ring.allow(FOREVER)
         server.send("worker-0", Begin(ring.address, weights.address, PolicySpec(net, "tanh")))

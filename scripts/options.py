@@ -41,6 +41,8 @@ class Options(Generic[AlgoConfig]):
     """environment processes; 0: one less than there are cores"""
     copies: int = 1
     """environment copies (3dball: areas of 12 agents; Unity: areas of a TrainingAreaReplicator) in each worker"""
+    frame_stack: int = 1
+    """frames of each image that an agent sees at once"""
     mode: Literal["async", "sync", "single"] = "async"
     """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
     single: in lock-step in this one process, for a debugger"""
@@ -52,12 +54,12 @@ class Options(Generic[AlgoConfig]):
     """agent steps between evaluations"""
     eval_episodes: int = 96
     """episodes of one evaluation, at least; they are played side by side. 24 do for an environment that is slow"""
-    replay_ratio: float = 32.0
-    """how often a row is sampled on average; 0: collect only"""
-    capacity: int = 200_000
-    """rows that the ring holds, over all workers"""
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the networks' arithmetic while training; bfloat16 is mixed precision: parameters stay float32"""
+    compile: bool = False
+    """have torch.compile translate the networks; needs a C++ compiler and pays for large ones"""
 
     @property
     def env_config(self) -> EnvConfig:
@@ -75,7 +77,15 @@ class Options(Generic[AlgoConfig]):
 
     def check(self) -> None:
         """Raises ValueError, in one line, for the first option that cannot be meant."""
-        limits = {"workers": 0, "copies": 1, "steps": 1, "eval_every": 1, "eval_episodes": 24, "seed": 0, "capacity": 1}
+        limits = {
+            "workers": 0,
+            "copies": 1,
+            "steps": 1,
+            "eval_every": 1,
+            "eval_episodes": 24,
+            "seed": 0,
+            "frame_stack": 1,
+        }
         for name, least in limits.items():
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, value >= least, f"at least {least}")

@@ -33,11 +33,13 @@ from algos import ALGORITHMS
 from core import checkpoint
 from core.control import Begin, Report, Server
 from core.job import EVALUATOR, Job, Schedule
-from core.learner import Learner, free_running, lock_step
+from core.learner import Feed, Learner, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.net import num_parameters
 from core.ratio import ReplayRatio
+from core.replay import Replay, make_sampler
 from core.ring import Ring
+from core.rollout import InOrder, capacity_for
 from core.supervisor import Supervisor
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
@@ -127,7 +129,7 @@ def train(name: str, options: Options[Any]) -> int:
             waits=lock_stepped,
         )
         learner, policy_spec = parts.learner, parts.learner.algorithm.policy_spec
-        begin = Begin(parts.ring.address, parts.weights.address, policy_spec, options.algo.gamma, options.algo.n_step)
+        begin = Begin(parts.ring.address, parts.weights.address, policy_spec)
         job = Job(
             learner, server, watch, metrics, parts.spec, begin, parts.eval_weights, schedule, crew.turn,
             interrupts.asked,
@@ -176,16 +178,30 @@ class Parts(NamedTuple):
 
 
 def _build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:
-    algorithm = ALGORITHMS[name].build(spec, options.algo, options.device)
-    rows_a_step = spec.num_agents * options.workers
-    ratio = ReplayRatio(options.replay_ratio, options.algo.batch_size, options.algo.warmup, rows_a_step)
-    ring = opened.enter_context(Ring.create(spec, options.workers, options.capacity, options.algo.n_step))
+    algo, device = options.algo, torch.device(options.device)
+    algorithm = ALGORITHMS[name].build(spec, algo, options.device)
+    recording = algorithm.recording
+    if recording.ordered:
+        capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead)
+    else:
+        capacity = algo.capacity // recording.stride
+    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity))
+    feed: Feed
+    if recording.ordered:
+        feed = InOrder(ring, algo.horizon, algo.ahead, device)
+    else:
+        agents, how = spec.num_agents * options.workers, algo.prioritization
+        ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup, agents)
+        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, how), ratio, device)
     size = num_parameters(algorithm.policy_spec.net)
     weights = opened.enter_context(Weights.create(size))
     eval_weights = opened.enter_context(Weights.create(size))
-    return Parts(
-        spec, ring, weights, eval_weights, Learner(algorithm, ring, weights, ratio, options.seed, options.device)
-    )
+    if options.compile:
+        for part in vars(algorithm).values():
+            if isinstance(part, torch.nn.Module):
+                part.compile()
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+    return Parts(spec, ring, weights, eval_weights, Learner(algorithm, feed, ring, weights, precision))
 
 
 def digest(state: Any) -> str:

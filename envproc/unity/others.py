@@ -36,6 +36,8 @@ class Others:
             saved, fields = self._find(name), Fields(spec)
             if saved is not None and fields.env_spec(saved[0].env_spec.num_agents) != saved[0].env_spec:
                 raise Refused(f"--unity.others {name}: that policy was trained for other sensors or actions")
+            if saved is not None and saved[0].policy_spec.net.lstm:
+                raise Refused(f"--unity.others {name}: that policy is recurrent, and nobody keeps its memory here")
             if saved is not None and name != trained:
                 policy, parameters = saved
                 acting = Policy(policy.policy_spec, policy.env_spec.action, 1, parameters, seed=0)
@@ -49,6 +51,6 @@ class Others:
         for name, (fields, actor) in self._acting.items():
             decisions = link.get_steps(name)[0]
             if len(decisions):
-                action = actor.to_env(actor.act(fields.see(decisions)))
-                choices = np.zeros((len(decisions), len(fields.branches)), np.int32)
-                link.set_actions(name, ActionTuple(action.continuous, choices))
+                nobody = np.zeros(len(decisions), np.int64)  # in particular: a policy without memory
+                action = actor.to_env(actor.act(fields.see(decisions), nobody))
+                link.set_actions(name, ActionTuple(action.continuous, action.discrete.astype(np.int32)))

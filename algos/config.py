@@ -1,0 +1,131 @@
+"""What the configurations of the algorithms share, each option with its meaning: also the command line's help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.net import NetSpec
+from core.replay import Prioritization
+from core.types import ACTION_MASK, EnvSpec, require
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What every algorithm is told about its networks."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """width of each hidden layer"""
+    activation: Literal["relu", "tanh"] = "relu"
+    """after each hidden layer"""
+    normalize: bool = True
+    """normalise vector observations by their running mean and standard deviation"""
+    layer_norm: bool = False
+    """normalise each hidden layer before its activation"""
+    conv: Literal["simple", "nature", "impala"] = "nature"
+    """encoder of images: simple has two layers, nature three (Mnih et al. 2015), impala is a ResNet (Espeholt et al.
+    2018)"""
+    gamma: float = 0.99
+    """discount of the next decision's value"""
+    max_grad_norm: float = 0.0
+    """gradients are scaled down to this norm; 0: never"""
+    lr_end: float = 1.0
+    """what becomes of the learning rates in lr_steps, as a fraction of what they were"""
+    lr_steps: int = 0
+    """agent steps in which they go there, evenly; 0: they stay"""
+
+    def __post_init__(self) -> None:
+        require("--algo.hidden", self.hidden, all(width >= 1 for width in self.hidden), "widths of at least 1")
+        require("--algo.gamma", self.gamma, 0 <= self.gamma <= 1, "from 0 to 1")
+        require("--algo.max-grad-norm", self.max_grad_norm, self.max_grad_norm >= 0, "at least 0")
+        require("--algo.lr-end", self.lr_end, 0 <= self.lr_end <= 1, "from 0 to 1")
+        require("--algo.lr-steps", self.lr_steps, self.lr_steps >= 0, "at least 0")
+
+    def net(self, spec: EnvSpec, outputs: int, **more: Any) -> NetSpec:
+        """A network over all that is observed; `more` are further fields of NetSpec."""
+        inputs = {name: field.shape for name, field in spec.obs.items() if name != ACTION_MASK}
+        return NetSpec(
+            inputs,
+            self.hidden,
+            outputs,
+            activation=self.activation,
+            normalize=self.normalize,
+            layer_norm=self.layer_norm,
+            conv=self.conv,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class OffPolicy(Networks):
+    """Replay: what the algorithms that sample the ring at random share."""
+
+    batch_size: int = 256
+    """rows in one update"""
+    replay_ratio: float = 32.0
+    """how often a decision is sampled on average; 0: collect only"""
+    capacity: int = 200_000
+    """agent steps that the ring holds, over all workers"""
+    warmup: int = 1000
+    """agent steps with uniformly random actions before the first update"""
+    n_step: int = 1
+    """rewards counted before the target network's estimate takes over"""
+    prioritized: bool = False
+    """sample rows by their TD error (Schaul et al. 2016) instead of uniformly"""
+    alpha: float = 0.6
+    """prioritised: how much the TD error matters; 0: not at all"""
+    beta: float = 0.4
+    """prioritised: how much of the bias importance weights take back at first; it grows to 1"""
+    beta_steps: int = 100_000
+    """prioritised: agent steps until beta is 1"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("--algo.batch-size", self.batch_size, self.batch_size >= 1, "at least 1")
+        require("--algo.capacity", self.capacity, self.capacity >= 1, "at least 1")
+        require("--algo.warmup", self.warmup, self.warmup >= 0, "at least 0")
+        require("--algo.n-step", self.n_step, self.n_step >= 1, "at least 1")
+        Prioritization(self.alpha, self.beta, self.beta_steps)  # refuses what cannot be meant
+
+    @property
+    def prioritization(self) -> Prioritization | None:
+        return Prioritization(self.alpha, self.beta, self.beta_steps) if self.prioritized else None
+
+
+@dataclass(frozen=True)
+class OnPolicy(Networks):
+    """Reading the ring in order: what the algorithms that use every row share."""
+
+    horizon: int = 128
+    """decisions of each agent in one rollout, on average"""
+    ahead: int = 0
+    """rollouts that the workers may be ahead of the learner; 0: they wait while it learns"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("--algo.horizon", self.horizon, self.horizon >= 1, "at least 1")
+        require("--algo.ahead", self.ahead, self.ahead >= 0, "at least 0")
+
+
+def linear(start: float, end: float, steps: int, now: int) -> float:
+    """What goes evenly from `start` to `end` in `steps`, at step `now`; with 0 steps it stays at `start`."""
+    return start + (end - start) * min(now / steps, 1.0) if steps else start
+
+
+def only_continuous(name: str, spec: EnvSpec) -> None:
+    """Raises ValueError if there are other actions than continuous ones."""
+    if not spec.action.num_continuous or spec.action.branches:
+        raise ValueError(f"{name} takes continuous actions; {_actions(spec)}")
+
+
+def only_discrete(name: str, spec: EnvSpec) -> None:
+    """Raises ValueError if there are other actions than discrete ones."""
+    if spec.action.num_continuous or not spec.action.branches:
+        raise ValueError(f"{name} takes discrete actions; {_actions(spec)}")
+
+
+def _actions(spec: EnvSpec) -> str:
+    return (
+        f"this environment has {spec.action.num_continuous} continuous and {len(spec.action.branches)} discrete "
+        f"branch(es) of sizes {list(spec.action.branches)}"
+    )

@@ -1,0 +1,247 @@
+"""Replay: rows drawn from the ring at random, uniformly or by priority, as often as the replay ratio says.
+
+Uniform: all intact rows of all lanes alike. Prioritised: Schaul et al. 2016, proportional (equation 1), with a sum tree
+over all slots of the ring (core/priorities.py) that the learner alone touches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from core.gather import ALL, Gather, Where
+from core.ratio import ReplayRatio, share
+from core.ring import Ring, Word
+from core.types import Batch, IntArray, Learned, Rows, require
+
+if TYPE_CHECKING:
+    from core.priorities import Priorities
+
+_SMALLEST = 1e-6
+"""added to every TD error, so that no row is never drawn again"""
+
+
+class Sampler:
+    """Draws rows uniformly from all lanes, into one batch that it owns and fills again at each call."""
+
+    def __init__(self, ring: Ring, batch_size: int, seed: int) -> None:
+        self._ring = ring
+        self._random = np.random.Generator(np.random.SFC64(seed))
+        # a writer may begin so many rows while a batch is being copied; drawing above it saves drawing again
+        self._guard = ring.capacity // 64
+        self.gather = Gather(ring, batch_size)
+        self._index = self.gather.rows["index"]
+        self._drawn: tuple[IntArray, IntArray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self.num_lapped = 0
+        """rows that were overwritten while they were copied, and drawn again"""
+
+    def sample(self) -> Rows:
+        """(batch_size,) rows, each intact. Valid until the next call.
+
+        Raises ValueError if the ring is empty.
+        """
+        lane, index = self._copy(ALL, len(self._index))
+        torn = np.flatnonzero(self.gather.torn(lane, index))
+        while len(torn):
+            self.num_lapped += len(torn)
+            lane[torn], index[torn] = self._copy(torn, len(torn))
+            # what was found whole stays, whatever happens meanwhile
+            torn = torn[self.gather.torn(lane[torn], index[torn], torn)]
+        assert np.array_equal(self._index, index), "a row of the ring does not carry its own index"
+        self._drawn = lane, index
+        return self.gather.rows
+
+    def batch(self, device: torch.device) -> Batch:
+        """The last sample as tensors; on the CPU they are the sampled rows themselves."""
+        return self.gather.batch(device)
+
+    def learned(self, td_error: Tensor | None) -> None:
+        """What became of the last sample: (n,) absolute TD errors."""
+
+    def age(self) -> float:
+        """Mean age of the last batch's rows: how many newer rows their lanes hold."""
+        lane, index = self._drawn
+        return float((self._ring.load(Word.PUBLISHED)[lane] - index).mean()) if len(lane) else float("nan")
+
+    def _copy(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
+        """Draw `count` rows and copy them to `where` in the batch; returns their lanes and indices."""
+        lane, index = self._draw(count)
+        self.gather.copy(lane, index, where)
+        return lane, index
+
+    def _window(self) -> tuple[IntArray, IntArray]:
+        """(lanes,) the oldest row that may be drawn, and the end of the newest."""
+        ring = self._ring
+        claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
+        return np.maximum(claimed - (ring.capacity - self._guard), 0), published
+
+    def _draw(self, count: int) -> tuple[IntArray, IntArray]:
+        oldest, published = self._window()
+        end = (published - oldest).cumsum()
+        if end[-1] == 0:
+            raise ValueError("the ring is empty")
+        draw = (self._random.random(count) * end[-1]).astype(np.int64)
+        lane = end.searchsorted(draw, side="right")
+        return lane, draw + (published - end)[lane]
+
+
+@dataclass(frozen=True)
+class Prioritization:
+    """How much priorities matter (Schaul et al. 2016, section 3.3 and 3.4)."""
+
+    alpha: float = 0.6
+    """0: uniform, 1: in proportion to the TD error"""
+    beta: float = 0.4
+    """how much of the bias importance weights take back at first; it grows to 1"""
+    beta_steps: int = 100_000
+    """agent steps until it is 1"""
+
+    def __post_init__(self) -> None:
+        require("--algo.alpha", self.alpha, 0 <= self.alpha <= 1, "from 0 to 1")
+        require("--algo.beta", self.beta, 0 <= self.beta <= 1, "from 0 to 1")
+        require("--algo.beta-steps", self.beta_steps, self.beta_steps >= 1, "at least 1")
+
+
+class PrioritizedSampler(Sampler):
+    """Draws a row in proportion to (its last TD error)^alpha; a new one with the highest so far, or its worker's."""
+
+    def __init__(self, ring: Ring, batch_size: int, seed: int, how: Prioritization) -> None:
+        super().__init__(ring, batch_size, seed)
+        # only here: it imports numba, half a second that nobody else needs
+        from core.priorities import Priorities
+
+        self._how = how
+        self._tree: Priorities = Priorities(ring.num_lanes * ring.capacity)
+        self._oldest = np.zeros(ring.num_lanes, np.int64)
+        """(lanes,) rows below have no priority any more"""
+        self._end = np.zeros(ring.num_lanes, np.int64)
+        """(lanes,) rows from here on have none yet"""
+        self._highest = 1.0
+        self._weight = torch.ones(batch_size)
+        self._strata = np.arange(batch_size) / batch_size
+
+    def sample(self) -> Rows:
+        self._keep_up()
+        rows = super().sample()
+        self._weigh()
+        return rows
+
+    def batch(self, device: torch.device) -> Batch:
+        return self.gather.batch(device, weight=self._weight)
+
+    def learned(self, td_error: Tensor | None) -> None:
+        """The last sample's new priorities; of rows that were overwritten meanwhile nothing is changed."""
+        assert td_error is not None, "prioritised replay needs the TD error of each row"
+        lane, index = self._drawn
+        priority = self._priority(td_error.detach().cpu().numpy())
+        self._keep_up()  # what is overwritten by now is known as such
+        alive = index >= self._oldest[lane]
+        self._highest = max(self._highest, float(priority.max()))
+        self._tree.put(self._slots(lane, index)[alive], priority[alive])
+
+    def _draw(self, count: int) -> tuple[IntArray, IntArray]:
+        if self._tree.total == 0:
+            raise ValueError("the ring is empty")
+        uniform = self._random.random(count)
+        if count == len(self._strata):  # one from each of as many equal parts (appendix B.2.1)
+            uniform = uniform / count + self._strata
+        slots = self._tree.draw(uniform)
+        lane, slot = np.divmod(slots, self._ring.capacity)
+        newest = self._end[lane] - 1
+        return lane, newest - (newest - slot) % self._ring.capacity
+
+    def _weigh(self) -> None:
+        """w = (N P(i))^-beta, over the largest in the batch (section 3.4)."""
+        how, held = self._how, int((self._end - self._oldest).sum())
+        beta = how.beta + (1 - how.beta) * min(self._ring.agent_steps / how.beta_steps, 1.0)
+        likely = self._tree[self._slots(*self._drawn)] * (held / self._tree.total)
+        weight = likely**-beta
+        self._weight.copy_(torch.from_numpy(weight / weight.max()))
+
+    def _priority(self, td_error: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """p = (|delta| + epsilon)^alpha; what is not finite counts as nothing learned."""
+        error = np.nan_to_num(np.abs(td_error.astype(np.float64)), nan=0.0, posinf=0.0)
+        priority: npt.NDArray[np.float64] = (error + _SMALLEST) ** self._how.alpha
+        return priority
+
+    def _keep_up(self) -> None:
+        """Give priorities to what was written since the last time, and take them from what is being overwritten."""
+        oldest, end = self._window()
+        if np.array_equal(end, self._end) and np.array_equal(oldest, self._oldest):
+            return
+        for lane, (first, last) in enumerate(zip(oldest.tolist(), end.tolist(), strict=True)):
+            for start, stop in self._stretches(max(first, int(self._end[lane])), last):
+                slots = slice(lane * self._ring.capacity + start, lane * self._ring.capacity + stop)
+                if self._ring.recording.priority:
+                    priority = self._priority(self._ring.rows[lane]["priority"][start:stop])
+                    self._highest = max(self._highest, float(priority.max()))
+                    self._tree.put(np.arange(slots.start, slots.stop), priority)
+                else:
+                    self._tree.fill(slots.start, slots.stop, self._highest)
+            for start, stop in self._stretches(max(int(self._oldest[lane]), last - self._ring.capacity), first):
+                self._tree.fill(lane * self._ring.capacity + start, lane * self._ring.capacity + stop, 0.0)
+        self._oldest, self._end = oldest, end
+
+    def _stretches(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The slots of the rows from `first` to `last`, in at most two pieces."""
+        capacity = self._ring.capacity
+        if first >= last:
+            return []
+        start, count = first % capacity, min(last - first, capacity)
+        if start + count <= capacity:
+            return [(start, start + count)]
+        return [(start, capacity), (0, start + count - capacity)]
+
+    def _slots(self, lane: IntArray, index: IntArray) -> IntArray:
+        slots: IntArray = lane * self._ring.capacity + index % self._ring.capacity
+        return slots
+
+
+def make_sampler(ring: Ring, batch_size: int, seed: int, how: Prioritization | None) -> Sampler:
+    """Uniform if `how` is None."""
+    return Sampler(ring, batch_size, seed) if how is None else PrioritizedSampler(ring, batch_size, seed, how)
+
+
+class Replay:
+    """What an algorithm that replays learns from: one sample at each update that the ratio pays for."""
+
+    publish_every = 4
+    """updates; publishing costs 1 to 2 % of an update of a small network"""
+
+    def __init__(self, ring: Ring, sampler: Sampler, ratio: ReplayRatio, device: torch.device) -> None:
+        self._ring, self.sampler, self.ratio = ring, sampler, ratio
+        self._device = device
+        self._batch = sampler.batch(self._device)
+
+    def allow(self, updates: int) -> None:
+        """Tell each worker how far it may go."""
+        self._ring.allow(share(self.ratio.limit(updates), self._ring.load(Word.DECISIONS)))
+
+    def next(self, updates: int) -> Batch | None:
+        """What to learn from now, if an update is due."""
+        agent_steps = self._ring.agent_steps
+        if not self.ratio.due(agent_steps, updates) or not self._ring.load(Word.PUBLISHED).any():
+            return None
+        self.sampler.sample()
+        if self._device.type != "cpu":
+            self._batch = self.sampler.batch(self._device)
+        self._batch.agent_steps = agent_steps
+        return self._batch
+
+    def learned(self, learned: Learned) -> None:
+        """What became of it."""
+        self.sampler.learned(learned.td_error)
+
+    def figures(self, updates: int) -> dict[str, float]:
+        """For the progress record."""
+        return {
+            "replay_ratio": self.ratio.ratio,
+            "replay_ratio_held": self.ratio.held(self._ring.agent_steps, updates),
+            "row_age": self.sampler.age(),
+            "rows_lapped": self.sampler.num_lapped,
+        }
