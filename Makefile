@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 STOCK := .venv-stock
+SB3 := .venv-sb3
 MLAGENTS_1_1 := .mlagents-1.1
 # who waits for whom cannot be seen beside other tests
 QUIET := tests/process/test_replay_ratio.py
 
-.PHONY: setup train test test-mlagents-1.1 lint type stress bench
+.PHONY: setup train test test-mlagents-1.1 lint type stress learning bench
 
 setup: $(VENV)/.ready
 
@@ -45,12 +46,22 @@ type: setup
 stress: setup
 	$(BIN)/python -m pytest -m slow -s --timeout 1800
 
-bench: setup $(STOCK)/.ready
+learning: setup
+	$(BIN)/python -m pytest -m learning -s --timeout 3600
+
+bench: setup $(STOCK)/.ready $(SB3)/.ready
 	$(BIN)/python -m scripts.bench
 	$(BIN)/python -m scripts.bench_link $(STOCK)/bin/python
+	$(BIN)/python -m scripts.bench_updates $(SB3)/bin/python
 
 # ML-Agents' link as pip gives it: what ours is measured against
 $(STOCK)/.ready:
 	$(PYTHON) -m venv $(STOCK)
 	$(STOCK)/bin/pip install --quiet --disable-pip-version-check mlagents-envs==0.28.0 protobuf==3.20.3 numpy==2.4.6 setuptools
+	touch $@
+
+# Stable-Baselines3: what the updates of our algorithms are measured against
+$(SB3)/.ready:
+	$(PYTHON) -m venv $(SB3)
+	$(SB3)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 stable-baselines3==2.9.2 sb3-contrib==2.9.2
 	touch $@

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from algos import ddpg
+from algos import ddpg, ppo, r2d2, vtrace
 from core.types import Algorithm
 
 
@@ -21,4 +21,9 @@ class Recipe(NamedTuple):
     """(EnvSpec, Config, device) -> the algorithm; raises ValueError for an environment that it cannot learn"""
 
 
-ALGORITHMS = {"ddpg": Recipe(ddpg.Config, ddpg.DDPG)}
+ALGORITHMS = {
+    "ddpg": Recipe(ddpg.Config, ddpg.DDPG),
+    "ppo": Recipe(ppo.Config, ppo.PPO),
+    "vtrace": Recipe(vtrace.Config, vtrace.VTrace),
+    "r2d2": Recipe(r2d2.Config, r2d2.R2D2),
+}

@@ -113,8 +113,8 @@ class Network(nn.Module):
             return x
         for layer in self.groups["value"]:
             value = layer(value)
-        sizes = self.spec.dueling
-        branches = x.view(*value.shape[:-1], sum(sizes), value.shape[-1]).split(sizes, dim=-2)
+        sizes = list(self.spec.dueling)
+        branches = torch.split(x.view(*value.shape[:-1], sum(sizes), value.shape[-1]), sizes, dim=-2)
         centred = [branch - branch.mean(dim=-2, keepdim=True) for branch in branches]
         return (value.unsqueeze(-2) + torch.cat(centred, dim=-2)).flatten(-2)
 
@@ -222,12 +222,14 @@ class Normalizer(nn.Module):
         """What stands before a network's own parameters, if its spec says so."""
         return [self.mean, self.scale] if spec.normalize and spec.width else []
 
-    @torch.no_grad()
     def show(self, obs: dict[str, Tensor], spec: NetSpec) -> None:
         """Count in what is observed here, fields of (n, ...), if networks of `spec` want it normalised."""
-        if not (spec.normalize and spec.width):
-            return
-        x = concatenate(obs, spec)
+        if spec.normalize and spec.width:
+            self.count(concatenate(obs, spec))
+
+    @torch.no_grad()
+    def count(self, x: Tensor) -> None:
+        """Count in (n, width) numbers."""
         n, total = len(x), self._count + len(x)
         variance, mean = torch.var_mean(x, dim=0, correction=0)
         delta = mean - self.mean

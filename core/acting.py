@@ -181,7 +181,8 @@ class Policy:
         if explore and self._num_continuous:
             log_std = self._net.extras["log_std"]
             drawn = self._random.standard_normal(action.shape, np.float32)
-            action = action + np.exp(log_std) * drawn
+            noise: FloatArray = np.exp(log_std) * drawn
+            action = action + noise
             log_prob -= (0.5 * drawn * drawn + log_std + _HALF_LOG_2PI).sum(axis=1)
         choice = self._no_choice(n)
         for place, branch in enumerate(self._branches):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from core.ring import Ring, Word
-from core.types import Algorithm, FloatArray, Learned
+from core.types import Algorithm, BoolArray, FloatArray, Learned
 from core.weights import Weights
 
 _NAP_S = 0.0001
@@ -29,6 +29,9 @@ class Feed(Protocol):
 
     def allow(self, updates: int) -> None:
         """Tell each worker how far it may go."""
+
+    def takes_part(self) -> BoolArray:
+        """(lanes,) in lock-step: who makes a step in the next round. Never nobody, while no update is due."""
 
     def next(self, updates: int) -> Any | None:
         """What to learn from now: a Batch or a Rollout; None if no update is due."""
@@ -122,10 +125,11 @@ def free_running(learner: Learner, finished: Callable[[], bool], attend: Callabl
 def lock_step(
     learner: Learner, finished: Callable[[], bool], attend: Callable[[], None], turn: Callable[[], None]
 ) -> None:
-    """In rounds: every lane makes one step (`turn` waits for that, or does it), then the updates it pays for."""
+    """In rounds: every lane that takes part makes one step (`turn` waits for that, or does it), then the updates that
+    this pays for."""
     while not finished():
         attend()
-        goal = learner.ring.load(Word.DECISIONS) + 1
+        goal = learner.ring.load(Word.DECISIONS) + learner.feed.takes_part()
         learner.ring.allow(goal)
         before = time.monotonic()
         while (learner.ring.load(Word.DECISIONS) < goal).any():

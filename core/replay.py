@@ -17,7 +17,7 @@ from torch import Tensor
 from core.gather import ALL, Gather, Where
 from core.ratio import ReplayRatio, share
 from core.ring import Ring, Word
-from core.types import Batch, IntArray, Learned, Rows, require
+from core.types import Batch, BoolArray, IntArray, Learned, Rows, require
 
 if TYPE_CHECKING:
     from core.priorities import Priorities
@@ -121,6 +121,7 @@ class PrioritizedSampler(Sampler):
         """(lanes,) rows below have no priority any more"""
         self._end = np.zeros(ring.num_lanes, np.int64)
         """(lanes,) rows from here on have none yet"""
+        self._slots = np.zeros(batch_size, np.int64)  # of the last sample
         self._highest = 1.0
         self._weight = torch.ones(batch_size)
         self._strata = np.arange(batch_size) / batch_size
@@ -128,6 +129,8 @@ class PrioritizedSampler(Sampler):
     def sample(self) -> Rows:
         self._keep_up()
         rows = super().sample()
+        lane, index = self._drawn
+        self._slots = lane * self._ring.capacity + index % self._ring.capacity
         self._weigh()
         return rows
 
@@ -135,14 +138,15 @@ class PrioritizedSampler(Sampler):
         return self.gather.batch(device, weight=self._weight)
 
     def learned(self, td_error: Tensor | None) -> None:
-        """The last sample's new priorities; of rows that were overwritten meanwhile nothing is changed."""
+        """The last sample's new priorities.
+
+        To the tree the slots still are these rows'. Of what was overwritten meanwhile the next sample's first step
+        takes the priority away again, before anything is drawn.
+        """
         assert td_error is not None, "prioritised replay needs the TD error of each row"
-        lane, index = self._drawn
         priority = self._priority(td_error.detach().cpu().numpy())
-        self._keep_up()  # what is overwritten by now is known as such
-        alive = index >= self._oldest[lane]
         self._highest = max(self._highest, float(priority.max()))
-        self._tree.put(self._slots(lane, index)[alive], priority[alive])
+        self._tree.put(self._slots, priority)
 
     def _draw(self, count: int) -> tuple[IntArray, IntArray]:
         if self._tree.total == 0:
@@ -157,22 +161,23 @@ class PrioritizedSampler(Sampler):
 
     def _weigh(self) -> None:
         """w = (N P(i))^-beta, over the largest in the batch (section 3.4)."""
-        how, held = self._how, int((self._end - self._oldest).sum())
+        how = self._how
         beta = how.beta + (1 - how.beta) * min(self._ring.agent_steps / how.beta_steps, 1.0)
-        likely = self._tree[self._slots(*self._drawn)] * (held / self._tree.total)
-        weight = likely**-beta
-        self._weight.copy_(torch.from_numpy(weight / weight.max()))
+        # N and the sum of all priorities are the same for all: they go with the largest
+        weight = self._tree[self._slots] ** -beta
+        np.divide(weight, weight.max(), out=self._weight.numpy(), casting="same_kind")
 
     def _priority(self, td_error: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """p = (|delta| + epsilon)^alpha; what is not finite counts as nothing learned."""
-        error = np.nan_to_num(np.abs(td_error.astype(np.float64)), nan=0.0, posinf=0.0)
-        priority: npt.NDArray[np.float64] = (error + _SMALLEST) ** self._how.alpha
+        error = np.abs(td_error.astype(np.float64))
+        error = np.where(error < np.inf, error, 0.0) + _SMALLEST
+        priority: npt.NDArray[np.float64] = error**self._how.alpha
         return priority
 
     def _keep_up(self) -> None:
         """Give priorities to what was written since the last time, and take them from what is being overwritten."""
         oldest, end = self._window()
-        if np.array_equal(end, self._end) and np.array_equal(oldest, self._oldest):
+        if (end == self._end).all() and (oldest == self._oldest).all():
             return
         for lane, (first, last) in enumerate(zip(oldest.tolist(), end.tolist(), strict=True)):
             for start, stop in self._stretches(max(first, int(self._end[lane])), last):
@@ -197,10 +202,6 @@ class PrioritizedSampler(Sampler):
             return [(start, start + count)]
         return [(start, capacity), (0, start + count - capacity)]
 
-    def _slots(self, lane: IntArray, index: IntArray) -> IntArray:
-        slots: IntArray = lane * self._ring.capacity + index % self._ring.capacity
-        return slots
-
 
 def make_sampler(ring: Ring, batch_size: int, seed: int, how: Prioritization | None) -> Sampler:
     """Uniform if `how` is None."""
@@ -221,6 +222,10 @@ class Replay:
     def allow(self, updates: int) -> None:
         """Tell each worker how far it may go."""
         self._ring.allow(share(self.ratio.limit(updates), self._ring.load(Word.DECISIONS)))
+
+    def takes_part(self) -> BoolArray:
+        """All lanes."""
+        return np.ones(self._ring.num_lanes, np.bool_)
 
     def next(self, updates: int) -> Batch | None:
         """What to learn from now, if an update is due."""

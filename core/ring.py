@@ -87,21 +87,23 @@ class Ring:
         """lanes, and rows of each"""
         self.frames = {name: segment[f"frames of {name}"] for name in frames_of(spec)}
         """field name -> (lanes, num_frames, ...) what stacks are made of"""
-        self.num_frames = _num_frames(self.capacity)
+        self.num_frames = _num_frames(self.capacity, recording, spec.num_agents)
         """of each lane"""
 
     @classmethod
     def create(cls, spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int) -> Ring:
-        """A new, empty ring of `capacity` rows in all.
+        """A new, empty ring for `capacity` agent steps in all; a row stands for as many as its recording's stride.
 
         Raises ValueError if a lane could not hold a few steps of its agents, MemoryError if memory is too small.
         """
-        at_once = 2 if recording.length else recording.n_step + 1  # rows that an agent's end may complete
-        least = max(8, 2 * at_once) * spec.num_agents * num_lanes
-        wish = f"at least {least} rows for {num_lanes} lane(s) of {spec.num_agents} agents"
+        at_once = recording.n_step + 1  # rows that an agent's end may complete; of sequences it is one
+        least = max(8, 2 * at_once) * recording.stride * spec.num_agents * num_lanes
+        wish = f"at least {least} agent steps for {num_lanes} lane(s) of {spec.num_agents} agents"
         wish += f" with --algo.n-step {recording.n_step}" if recording.n_step > 1 else ""
+        wish += f" with --algo.stride {recording.stride}" if recording.stride > 1 else ""
         require("--algo.capacity", capacity, capacity >= least, wish)
-        segment = Segment.create("ring", _block(spec, recording, num_lanes, capacity // num_lanes))
+        rows = capacity // (recording.stride * num_lanes)
+        segment = Segment.create("ring", _block(spec, recording, num_lanes, rows))
         segment["words"][:, Word.DONE] = 0 if recording.ordered else FOREVER
         return cls(segment, spec, recording)
 
@@ -206,15 +208,22 @@ class Writer:
         self.words[word] += amount
 
 
-def _num_frames(capacity: int) -> int:
-    """Enough for the frames of all rows: one of each decision, and one more at the end of each episode."""
-    return capacity + capacity // 4 + 64
+def _num_frames(capacity: int, recording: Recording, num_agents: int) -> int:
+    """Enough for the frames of a lane's rows: one of each decision, and one more at the end of each episode.
+
+    Of sequences that overlap, an episode's first one has more decisions than it stands for. Where rows are replayed and
+    episodes are shorter than four decisions, the oldest rows lose their frames and are drawn no more; of rows that are
+    read in order none may.
+    """
+    decisions = capacity * recording.stride + num_agents * recording.length
+    return decisions + (decisions if recording.ordered else decisions // 4) + 64
 
 
 def _block(spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int) -> Layout:
     frames = frames_of(spec).items()
+    num_frames = _num_frames(capacity, recording, spec.num_agents)
     return {
         "words": (np.int64, (num_lanes, Word.WORDS)),
         "rows": (row_layout(spec, recording), (num_lanes, capacity)),
-        **{f"frames of {name}": (each.dtype, (num_lanes, _num_frames(capacity), *each.shape)) for name, each in frames},
+        **{f"frames of {name}": (each.dtype, (num_lanes, num_frames, *each.shape)) for name, each in frames},
     }

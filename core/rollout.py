@@ -47,10 +47,14 @@ class Rollout:
         """(n,)"""
         self.discount: FloatArray = rows["discount"]
         """(n,) gamma, or 0 after a true end"""
-        decision = rows["decision"]
+        self.log_prob: FloatArray = rows["log_prob"]
+        """(n,) of what was done, under the policy that did it"""
+        self.decision: IntArray = rows["decision"]
+        """(n,) its number in its episode, from 0"""
         self.follows: BoolArray = np.zeros(len(lane), np.bool_)
         """(n,) whether the next row is the same episode's next decision"""
-        self.follows[:-1] = (self.agent[1:] == self.agent[:-1]) & (decision[1:] == decision[:-1] + 1)
+        same_agent, next_one = self.agent[1:] == self.agent[:-1], self.decision[1:] == self.decision[:-1] + 1
+        self.follows[:-1] = same_agent & next_one
 
     def __len__(self) -> int:
         return len(self._lane)
@@ -58,7 +62,7 @@ class Rollout:
     @property
     def _rows(self) -> Rows:
         slots = self._index % self._ring.capacity
-        rows: Rows = self._ring.rows[["agent", "reward", "discount", "decision"]][self._lane, slots]
+        rows: Rows = self._ring.rows[["agent", "reward", "discount", "log_prob", "decision"]][self._lane, slots]
         return rows
 
     def take(self, which: IntArray) -> Batch:
@@ -70,17 +74,17 @@ class Rollout:
         self._rooms[size].copy(self._lane[which], self._index[which], slice(count))
         return self._rooms[size].batch(self._device, count)
 
-    def in_pieces(self) -> Iterator[tuple[slice, Batch]]:
-        """All rows in their order, some at a time, and where in the rollout they stand."""
-        for start in range(0, len(self), _AT_ONCE):
-            stop = min(start + _AT_ONCE, len(self))
-            yield slice(start, stop), self.take(np.arange(start, stop))
+    def in_pieces(self, which: IntArray | None = None) -> Iterator[tuple[IntArray, Batch]]:
+        """These rows, or all, in this order, some at a time, and where in the rollout they stand."""
+        which = np.arange(len(self)) if which is None else which
+        for start in range(0, len(which), _AT_ONCE):
+            piece = which[start : start + _AT_ONCE]
+            yield piece, self.take(piece)
 
     def shuffled(self, size: int, random: np.random.Generator) -> Iterator[tuple[IntArray, Batch]]:
-        """Every row exactly once, in a random order, `size` at a time (of the last, what is left)."""
-        order = random.permutation(len(self))
-        for start in range(0, len(self), size):
-            which = order[start : start + size]
+        """Every row exactly once, in a random order, in equal parts of about `size`."""
+        parts = max(round(len(self) / size), 1)  # a small part at the end would move as much, with more noise
+        for which in np.array_split(random.permutation(len(self)), parts):
             yield which, self.take(which)
 
 
@@ -102,8 +106,11 @@ class InOrder:
     def allow(self, updates: int) -> None:
         """Tell each worker how far it may go: until its lane has `limit` rows that were not used."""
         decisions = self._ring.load(Word.DECISIONS)  # before what they completed
-        left = self._limit - (self._ring.load(Word.PUBLISHED) - self._done)
-        self._ring.allow(decisions + np.maximum(left, 0))
+        self._ring.allow(decisions + np.maximum(self._left(), 0))
+
+    def takes_part(self) -> BoolArray:
+        """Lanes whose rows are not up to the limit: their agents may decide more often than those of others."""
+        return self._left() > 0
 
     def next(self, updates: int) -> Rollout | None:
         """What to learn from now, if there is enough."""
@@ -125,6 +132,11 @@ class InOrder:
         fence_release()
         self._ring.words[:, Word.DONE] = self._done
         self.num_rollouts += 1
+
+    def _left(self) -> IntArray:
+        """(lanes,) rows up to the limit."""
+        left: IntArray = self._limit - (self._ring.load(Word.PUBLISHED) - self._done)
+        return left
 
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""

@@ -105,7 +105,8 @@ def row_layout(spec: EnvSpec, recording: Recording) -> np.dtype[np.void]:
     `action` is what the policy said, in units of [-1, 1], before it was clipped; `choice` the choice in each branch.
     A transition has reward, `discount` (gamma^n, or 0 after a true end) and next_obs; if ordered, log_prob and
     `decision`, its number in its episode. In a sequence obs stands T + 1 times, the rest T times; `valid` is 1 up to
-    the end of its episode and 0 after. Of a field of stacked frames there are the frames' numbers in the lane.
+    the end of its episode and 0 after, where the last observation stands again and all else is 0. Of a field of
+    stacked frames there are the frames' numbers in the lane.
     """
     header: list[Any] = [("index", np.int64), ("epoch", np.int32), ("agent", np.int32)]
     fields = {

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from core.types import EnvSpec
+from core.types import EnvSpec, require
 from envproc.ball3d import Ball3D
 from envproc.env import HERE, Env, Place
+from envproc.stack import Stacked
 from envproc.unity.options import UnityOptions
 
 _KINDS = "3dball, gymnasium:ID, unity:PATH, unity:editor, path/to/file.py:Class or package.module:Class"
@@ -41,10 +42,24 @@ class EnvConfig:
     behavior: str = ""
     """of a Unity scene with several: the one to act for"""
     unity: UnityOptions = field(default_factory=UnityOptions)
+    frame_stack: int = 1
+    """frames of each image that an agent sees at once"""
 
 
 def make_env(config: EnvConfig, where: Place = HERE) -> Env:
     """The environment that is meant. Raises ValueError, in one line, if there is none."""
+    require("--frame-stack", config.frame_stack, config.frame_stack >= 1, "at least 1")
+    env = _make(config, where)
+    if config.frame_stack == 1:
+        return env
+    try:
+        return Stacked(env, config.frame_stack)
+    except ValueError:
+        env.close()
+        raise
+
+
+def _make(config: EnvConfig, where: Place) -> Env:
     name, copies = config.name, config.copies
     kind, _, what = name.partition(":")
     if kind == "unity" and what:

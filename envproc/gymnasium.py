@@ -12,11 +12,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import AtariPreprocessing
 
-from core.types import Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray
-from envproc.env import Ended, Step
+from core.types import ACTION_MASK, Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray
+from envproc.env import Ended, EnvFailed, Step
 
 Gym = gymnasium.Env[Any, Any]
+Array = np.ndarray[Any, Any]
 ToEnv = Callable[[FloatArray, IntArray], Any]
 """one agent's continuous and discrete actions -> what the environment takes"""
 
@@ -24,27 +26,42 @@ ToEnv = Callable[[FloatArray, IntArray], Any]
 class GymnasiumEnv:
     """`copies` of `env_id`; column = copy, and every copy decides at every step.
 
-    Observations: a Box of one dimension is the field "vector", of three the field "image", a Discrete a one-hot
-    "vector"; a Dict of such Boxes gives a field for each key. uint8 is kept, everything else becomes float32.
-    Actions: a bounded Box in its own units, Discrete, MultiDiscrete. Others: ValueError.
+    Observations: a Box of one dimension is the field "vector"; of three, or of two and uint8, the field "image", with
+    its channels first wherever the environment has them; a Discrete is a one-hot "vector"; a Dict of such Boxes gives
+    a field for each key. uint8 is kept, everything else becomes float32. Actions: a bounded Box in its own units,
+    Discrete, MultiDiscrete. Others: ValueError. If the info of a reset has an "action_mask", as that of Taxi-v4, so has
+    the spec, and it is read at every step; who ended does nothing more, so nothing is masked there.
+
+    Ids that begin with "ALE/" are Atari games, preprocessed as usual (see Machado et al. 2018, "Revisiting the Arcade
+    Learning Environment"): up to 30 no-ops at the start; each action for 4 frames, the last two of them max-pooled;
+    84 x 84 in grey; a life lost is no end; rewards as they are; sticky actions (0.25), which "-v5" stands for.
     """
 
     def __init__(self, env_id: str, copies: int = 1) -> None:
         if copies < 1:
             raise ValueError(f"{copies} copies of {env_id}; there must be at least 1")
+        self._env_id = env_id
         self._envs = [_make(env_id)]
         try:
-            self._fields = _fields(env_id, self._envs[0].observation_space)
+            self._observes = self._envs[0].observation_space
+            boxes = _boxes(env_id, self._observes)
+            fields = {name: _field(each) for name, each in boxes.items()}
             action, self._to_env = _actions(env_id, self._envs[0].action_space)
+            if action.branches:
+                fields |= _mask(env_id, self._envs[0].reset()[1], action.branches)
         except ValueError:
             self.close()
             raise
         self._envs += [_make(env_id) for _ in range(1, copies)]
-        self.spec = EnvSpec(self._fields, action, copies)
+        self.spec = EnvSpec(fields, action, copies)
         self._agents = np.arange(copies)
         self._obs = self._room()
+        self._as_given = {name: _as_given(self._obs[name], each.shape) for name, each in boxes.items()}
+        self._allowed = self._obs.get(ACTION_MASK)
         self._reward = np.zeros(copies, np.float32)
         self._last_obs = self._room()  # of the episode that ended, and so the next two
+        if self._allowed is not None:
+            self._last_obs[ACTION_MASK][:] = True  # and so it stays
         self._last_reward = np.zeros(copies, np.float32)
         self._terminated = np.zeros(copies, np.bool_)
         self._asked: set[int] = set()  # to be reset at the next step
@@ -55,8 +72,7 @@ class GymnasiumEnv:
         self._reward[:] = 0.0
         for copy, env in enumerate(self._envs):
             # A number for each copy of each seed, no two the same; many simulators take 32 bits and no more.
-            obs, _ = env.reset(seed=(seed * len(self._envs) + copy) % 2**32)
-            self._see(copy, obs)
+            self._see(copy, *env.reset(seed=(seed * len(self._envs) + copy) % 2**32))
         return self._step([])
 
     def reset_agents(self, agents: IntArray) -> None:
@@ -71,18 +87,18 @@ class GymnasiumEnv:
         for copy, (env, continuous, discrete) in enumerate(zip(self._envs, *action, strict=True)):
             reward, terminated, truncated = 0.0, False, copy in self._asked
             if not truncated:
-                obs, gained, terminated, truncated, _ = env.step(self._to_env(continuous, discrete))
+                obs, gained, terminated, truncated, info = env.step(self._to_env(continuous, discrete))
                 reward = float(gained)
-                self._see(copy, obs)
+                self._see(copy, obs, None if terminated or truncated else info)
             if terminated or truncated:
                 ended.append(copy)
-                for name, last in self._last_obs.items():
-                    last[copy] = self._obs[name][copy]
+                for name in self._as_given:
+                    self._last_obs[name][copy] = self._obs[name][copy]
                 self._last_reward[copy] = reward
                 # Both at once is a true end: nothing would have followed, limit or not.
                 self._terminated[copy] = terminated
                 reward = 0.0
-                self._see(copy, env.reset()[0])
+                self._see(copy, *env.reset())
             self._reward[copy] = reward
         self._asked.clear()
         return self._step(ended)
@@ -91,20 +107,27 @@ class GymnasiumEnv:
         for env in self._envs:
             env.close()
 
-    def _room(self) -> dict[str, np.ndarray[Any, Any]]:
-        return {name: np.zeros((self.spec.num_agents, *each.shape), each.dtype) for name, each in self._fields.items()}
+    def _room(self) -> dict[str, Array]:
+        num = self.spec.num_agents
+        return {name: np.zeros((num, *each.shape), each.dtype) for name, each in self.spec.obs.items()}
 
-    def _see(self, copy: int, obs: Any) -> None:
-        """Copy, because an environment may write its next observation over this one."""
-        space = self._envs[copy].observation_space
+    def _see(self, copy: int, obs: Any, info: dict[str, Any] | None) -> None:
+        """Copy, because an environment may write its next observation over this one. No info: the episode is over."""
+        space = self._observes
         if isinstance(space, spaces.Discrete):
             self._obs["vector"][copy] = np.arange(space.n) == obs - space.start
         elif isinstance(space, spaces.Dict):
-            for name in self._fields:
-                self._obs[name][copy] = obs[name]
+            for name, room in self._as_given.items():
+                room[copy] = obs[name]
         else:
-            (only,) = self._obs.values()
+            (only,) = self._as_given.values()
             only[copy] = obs
+        if self._allowed is not None and info is not None:
+            if ACTION_MASK not in info:
+                raise EnvFailed(
+                    f"{self._env_id} gave no {ACTION_MASK!r} in an info, but did before; give it in every one"
+                )
+            self._allowed[copy] = _flat(info[ACTION_MASK])
 
     def _step(self, ended: list[int]) -> Step:
         who = np.array(ended, np.int64)
@@ -115,6 +138,8 @@ class GymnasiumEnv:
 
 def _make(env_id: str) -> Gym:
     try:
+        if env_id.startswith("ALE/"):
+            return _atari(env_id)
         # Gymnasium's own checker looks at the first step only and costs at every one; tests/contracts.py checks more.
         return gymnasium.make(env_id, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -125,23 +150,91 @@ def _make(env_id: str) -> Gym:
         raise ValueError(f"Gymnasium has no {env_id!r}: {error}") from error
 
 
-def _fields(env_id: str, space: gymnasium.Space[Any]) -> dict[str, FieldSpec]:
+def _atari(env_id: str) -> Gym:
+    try:
+        import ale_py
+        import cv2
+    except ModuleNotFoundError as error:
+        way_out = "pip install ale-py opencv-python-headless"
+        raise ValueError(f"{env_id} needs {error.name}, which is missing: {way_out}") from error
+    cv2.setNumThreads(1)  # one core a worker: it is the workers that run side by side
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)  # no banner from each of them
+    gymnasium.register_envs(ale_py)
+    game = gymnasium.make(env_id, disable_env_checker=True, frameskip=1)  # the wrapper skips, and pools what it skips
+    return AtariPreprocessing(
+        game,
+        noop_max=30,
+        frame_skip=4,
+        screen_size=84,
+        terminal_on_life_loss=False,
+        grayscale_obs=True,
+        scale_obs=False,
+    )
+
+
+def _boxes(env_id: str, space: gymnasium.Space[Any]) -> dict[str, spaces.Box]:
+    """What is observed, field by field."""
     match space:
         case spaces.Discrete():
-            return {"vector": FieldSpec((int(space.n),))}
+            return {"vector": spaces.Box(0, 1, (int(space.n),))}
         case spaces.Dict():
             inner = space.spaces
         case _:
-            inner = {"image" if len(space.shape or ()) == 3 else "vector": space}
-    fields = {}
+            inner = {"image" if len(space.shape or ()) > 1 else "vector": space}
+    boxes = {}
     for name, each in inner.items():
-        if not isinstance(each, spaces.Box) or len(each.shape) not in (1, 3):
+        if not isinstance(each, spaces.Box) or not (len(each.shape) in (1, 3) or _is_grey(each)):
             raise ValueError(
-                f"{env_id} observes {space}; supported are a Box of 1 or 3 dimensions, a Dict of such Boxes and a "
-                "Discrete: bring it into one of these with a wrapper such as gymnasium.wrappers.FlattenObservation"
+                f"{env_id} observes {space}; supported are a Box of 1 or 3 dimensions, or of 2 and uint8, a Dict of "
+                "such Boxes and a Discrete: bring it into one of these with a wrapper such as "
+                "gymnasium.wrappers.FlattenObservation"
             )
-        fields[name] = FieldSpec(each.shape, "uint8" if each.dtype == np.uint8 else "float32")
-    return fields
+        if name == ACTION_MASK:
+            raise ValueError(
+                f"{env_id} observes {name!r}; what may not be done belongs into the info of reset and step"
+            )
+        boxes[name] = each
+    return boxes
+
+
+def _is_grey(box: spaces.Box) -> bool:
+    return len(box.shape) == 2 and box.dtype == np.uint8
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Nobody says so; but images have few channels and many columns."""
+    return len(shape) == 3 and not (shape[0] <= 4 and shape[2] > shape[0])
+
+
+def _field(box: spaces.Box) -> FieldSpec:
+    shape = box.shape
+    if len(shape) == 2:
+        shape = (1, *shape)
+    elif _channels_last(shape):
+        shape = (shape[2], *shape[:2])
+    return FieldSpec(shape, "uint8" if box.dtype == np.uint8 else "float32")
+
+
+def _as_given(room: Array, shape: tuple[int, ...]) -> Array:
+    """The same memory with its axes as the environment has them: writing there puts the channels first."""
+    if len(shape) == 2:
+        return room[:, 0]
+    return np.moveaxis(room, 1, -1) if _channels_last(shape) else room
+
+
+def _flat(mask: Any) -> Array:
+    """Gymnasium has one mask for a Discrete and a tuple of them, nested as nvec is, for a MultiDiscrete."""
+    return np.concatenate([_flat(each) for each in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+
+
+def _mask(env_id: str, info: dict[str, Any], branches: tuple[int, ...]) -> dict[str, FieldSpec]:
+    """The field of what is masked, if this environment masks anything: only a reset can tell."""
+    if ACTION_MASK not in info:
+        return {}
+    got, wanted = len(_flat(info[ACTION_MASK])), sum(branches)
+    if got != wanted:
+        raise ValueError(f"{env_id} has {wanted} choices and an {ACTION_MASK!r} of {got}; give each choice its entry")
+    return {ACTION_MASK: FieldSpec((wanted,), "bool")}
 
 
 def _actions(env_id: str, space: gymnasium.Space[Any]) -> tuple[ActionSpec, ToEnv]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.acting import Decision
 from core.control import Episode
-from core.types import BoolArray, EnvSpec, FloatArray, IntArray, Obs, Recording, Rows, row_layout
+from core.types import EnvSpec, FloatArray, IntArray, Obs, Recording, Rows, row_layout
 from envproc.accumulator import End, Worth, said
 from envproc.env import Step
 
@@ -31,7 +31,7 @@ class Sequences:
         self._filled = np.zeros(agents, np.int64)  # decisions in the open sequence
         self._decisions = np.zeros(agents, np.int64)  # of the running episode
         self._return = np.zeros(agents)
-        self._rows: Rows = np.zeros(2 * agents, layout)
+        self._rows: Rows = np.zeros(agents, layout)
         self.episodes: list[Episode] = []
         """episodes that ended; whoever reports them clears the list"""
 
@@ -52,15 +52,18 @@ class Sequences:
         count = 0
         known = self._decisions[ended.agent] > 0  # an episode that ended before its first decision is nobody's
         agents, terminated = ended.agent[known], ended.terminated[known]
-        self._see(agents, {name: values[known] for name, values in ended.obs.items()}, ended.reward[known], ~terminated)
+        self._earn(agents, ended.reward[known], self._gamma * ~terminated)
+        self._see(agents, {name: values[known] for name, values in ended.obs.items()})
         for agent, end in zip(agents.tolist(), terminated.tolist(), strict=True):
             count = self._emit(agent, count)
             self._close(agent, "terminated" if end else "truncated")
-        going_on = self._decisions[step.agent] > 0
+        going_on = self._decisions[step.agent] > 0  # the reward of an episode's first decision belongs to no action
         agents = step.agent[going_on]
-        obs = {name: values[going_on] for name, values in step.obs.items()}
-        self._see(agents, obs, step.reward[going_on], np.ones(len(agents), np.bool_))
-        for agent in agents[self._filled[agents] == self._length].tolist():
+        self._earn(agents, step.reward[going_on], self._gamma)
+        full = self._filled[step.agent] == self._length  # the others see the step when they decide
+        agents = step.agent[full]
+        self._see(agents, {name: values[full] for name, values in step.obs.items()})
+        for agent in agents.tolist():
             count = self._emit(agent, count)
             self._slide(agent)
         return self._rows[:count]
@@ -74,14 +77,17 @@ class Sequences:
                 dropped.append(agent)
         return dropped
 
-    def _see(self, agents: IntArray, obs: Obs, reward: FloatArray, lives: BoolArray) -> None:
+    def _earn(self, agents: IntArray, reward: FloatArray, discount: FloatArray | float) -> None:
         """What became of these agents' last decisions."""
         last = self._filled[agents] - 1
-        for name, values in obs.items():
-            self._open["obs"][name][agents, last + 1] = values
         self._open["reward"][agents, last] = reward
-        self._open["discount"][agents, last] = self._gamma * lives
+        self._open["discount"][agents, last] = discount
         self._return[agents] += reward
+
+    def _see(self, agents: IntArray, obs: Obs) -> None:
+        """What these agents observe after their last decisions."""
+        for name, values in obs.items():
+            self._open["obs"][name][agents, self._filled[agents]] = values
 
     def _emit(self, agent: int, count: int) -> int:
         """Make a row of what is open of this agent, as number `count`; returns the new count."""
@@ -99,13 +105,9 @@ class Sequences:
     def _slide(self, agent: int) -> None:
         """The next sequence begins `stride` decisions later."""
         kept = self._length - self._stride
-        for field in (*self._said, "reward", "discount"):
-            values = self._open[field][agent]
-            values[:kept] = values[self._stride :].copy()
-        for name in self._fields:
-            values = self._open["obs"][name][agent]
-            values[: kept + 1] = values[self._stride :].copy()
-        self._states[agent, :kept] = self._states[agent, self._stride :].copy()
+        observed = [self._open["obs"][name] for name in self._fields]
+        for values in (self._states, *observed, *[self._open[name] for name in (*self._said, "reward", "discount")]):
+            values[agent, :kept] = values[agent, self._stride : self._length].copy()
         self._filled[agent] = kept
 
     def _close(self, agent: int, end: End) -> None:

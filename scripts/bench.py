@@ -27,7 +27,7 @@ from core.acting import Decision, Policy
 from core.control import Begin, Ready, Server
 from core.gather import Gather
 from core.net import num_parameters
-from core.replay import Sampler
+from core.replay import Prioritization, PrioritizedSampler, Sampler
 from core.ring import FOREVER, Ring, Word
 from core.supervisor import Supervisor
 from core.types import Action, Recording, Rows, row_layout
@@ -82,6 +82,41 @@ def sample(num_lanes: int, capacity: int) -> Line:
         places = cycle(np.random.default_rng(0).integers(0, capacity, (5000, 256)))
         what = f"sample 256 of {capacity} rows, {num_lanes} lane(s)"
         return measure(what, sampler.sample, "numpy take", lambda: packed.take(next(places), 0, batch, "clip"))
+
+
+def prioritized(capacity: int) -> Line:
+    """Beside cpprb, the fastest packaged buffer that we know, where it is installed."""
+    recording, random = Recording(), np.random.default_rng(0)
+    td_errors = cycle(torch.from_numpy(random.exponential(1, (100, 256)).astype(np.float32)))
+    with Ring.create(SPEC, recording, 1, capacity) as ring:
+        writer = ring.writer(0, 1)
+        while writer.published < ring.capacity:
+            writer.append(STEP)
+        sampler = PrioritizedSampler(ring, 256, 0, Prioritization())
+
+        def sample_and_update() -> None:
+            sampler.sample()
+            sampler.learned(next(td_errors))
+
+        for _ in range(4 * capacity // 256):  # priorities as they are in a run: all different
+            sampler.sample()
+            sampler.learned(next(td_errors))
+        what = f"sample and update 256 of {capacity} by priority"
+        try:
+            from cpprb import PrioritizedReplayBuffer
+        except ImportError:
+            return measure(what, sample_and_update)
+        fields = {"obs": {"shape": 8}, "act": {"shape": 2}, "rew": {}, "next_obs": {"shape": 8}, "done": {}}
+        other = PrioritizedReplayBuffer(capacity, fields)
+        other.add(**{name: np.ones((capacity, each.get("shape", 1)), np.float32) for name, each in fields.items()})
+
+        def the_same() -> None:
+            drawn = other.sample(256, beta=0.4)
+            other.update_priorities(drawn["indexes"], next(td_errors).numpy())
+
+        for _ in range(4 * capacity // 256):
+            the_same()
+        return measure(what, sample_and_update, "cpprb", the_same)
 
 
 def words() -> Iterator[Line]:
@@ -164,6 +199,7 @@ def birth() -> Line:
 def lines() -> Iterator[Line]:
     yield append()
     yield from (sample(lanes, capacity) for lanes in (1, 4) for capacity in (200_000, 1_000_000))
+    yield prioritized(1_000_000)
     yield from chain(words(), world(), learning())
     yield birth()
 

@@ -68,7 +68,7 @@ class Options(Generic[AlgoConfig]):
         if env.startswith("unity:") and not self.in_editor:
             env = f"unity:{_absolute(env[len('unity:') :])}"
         others = tuple(f"{name}={_absolute(run)}" for name, run in unity.policies().items())
-        return EnvConfig(env, self.copies, self.behavior, replace(unity, others=others))
+        return EnvConfig(env, self.copies, self.behavior, replace(unity, others=others), self.frame_stack)
 
     @property
     def in_editor(self) -> bool:

@@ -181,13 +181,11 @@ def _build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.E
     algo, device = options.algo, torch.device(options.device)
     algorithm = ALGORITHMS[name].build(spec, algo, options.device)
     recording = algorithm.recording
-    if recording.ordered:
-        capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead)
-    else:
-        capacity = algo.capacity // recording.stride
+    ordered = recording.ordered
+    capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
     ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity))
     feed: Feed
-    if recording.ordered:
+    if ordered:
         feed = InOrder(ring, algo.horizon, algo.ahead, device)
     else:
         agents, how = spec.num_agents * options.workers, algo.prioritization

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.types import Action, EnvSpec, IntArray, Obs
+from core.types import ACTION_MASK, Action, EnvSpec, IntArray, Obs
 from envproc.env import Env, Step
 
 PATIENCE = 20
@@ -83,7 +83,7 @@ class Walk:
         step = env.reset(seed)
         self._note(where, 0, step)
         for t in range(1, steps + 1):
-            decided = self._act(step.agent)
+            decided = self._act(step.agent, step.obs.get(ACTION_MASK))
             asked = force_from is not None and self.victim < 0 and t >= force_from and len(step.agent) > 0
             if asked:
                 self.victim = int(step.agent[len(step.agent) // 2])
@@ -103,14 +103,18 @@ class Walk:
             f"start the next episode by yourself, within {PATIENCE} steps",
         )
 
-    def _act(self, agents: IntArray) -> Action:
-        """Uniform within the bounds."""
+    def _act(self, agents: IntArray, allowed: npt.NDArray[np.bool_] | None) -> Action:
+        """Uniform within the bounds and among what is allowed."""
         spec = self._spec.action
         dice = self._dice[agents, self._decisions[agents]]
         self._decisions[agents] += 1
         low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
         continuous = low + (high - low) * dice[:, : spec.num_continuous]
         discrete = (dice[:, spec.num_continuous :] * np.array(spec.branches)).astype(np.int64)
+        if allowed is not None:
+            for branch, mask in enumerate(np.split(allowed, np.cumsum(spec.branches)[:-1], axis=1)):
+                which = (dice[:, spec.num_continuous + branch] * mask.sum(axis=1)).astype(np.int64)
+                discrete[:, branch] = (np.cumsum(mask, axis=1) > which[:, None]).argmax(axis=1)
         return Action(np.clip(continuous, low, high), discrete)
 
     def _note(self, where: str, t: int, step: Step) -> None:

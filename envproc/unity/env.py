@@ -72,7 +72,7 @@ class UnityEnv:
             self._behavior = self._find(behavior)
             self._others.check(self._link.behavior_specs, self._behavior)
             self._steps: tuple[DecisionSteps, TerminalSteps] = self._link.get_steps(self._behavior)
-            self._fields = Fields(self._link.behavior_specs[self._behavior])
+            self._fields = Fields(self._link.behavior_specs[self._behavior], options.image_bytes)
             num = options.max_agents * areas or len(self._steps[0])
             self.spec = self._fields.env_spec(num)
             self._columns = Columns(num)

@@ -26,6 +26,9 @@ class UnityOptions:
     """more arguments for the player's command line, as one string"""
     base_port: int = 0
     """the players' first port, one after the other; 0: the system chooses (the Editor's is 5004)"""
+    image_bytes: bool = False
+    """keep images as bytes, which takes a quarter of the memory: for cameras. A sensor of three dimensions that is
+    none, as a grid with numbers beyond 0 to 1, must stay as it is"""
     max_agents: int = 0
     """agents that may live at once in one player; 0: as many as decide first. For scenes that spawn agents"""
     launch_s: float = 60.0

@@ -33,7 +33,8 @@ class Others:
         if strangers:
             raise Refused(f"--unity.others {sorted(strangers)}: the scene's other behaviours are {sorted(others)}")
         for name, spec in specs.items():
-            saved, fields = self._find(name), Fields(spec)
+            saved = self._find(name)
+            fields = Fields(spec, image_bytes=saved is not None and "uint8" in _dtypes(saved[0]))
             if saved is not None and fields.env_spec(saved[0].env_spec.num_agents) != saved[0].env_spec:
                 raise Refused(f"--unity.others {name}: that policy was trained for other sensors or actions")
             if saved is not None and saved[0].policy_spec.net.lstm:
@@ -54,3 +55,7 @@ class Others:
                 nobody = np.zeros(len(decisions), np.int64)  # in particular: a policy without memory
                 action = actor.to_env(actor.act(fields.see(decisions), nobody))
                 link.set_actions(name, ActionTuple(action.continuous, action.discrete.astype(np.int32)))
+
+
+def _dtypes(saved: SavedPolicy) -> list[str]:
+    return [field.dtype for field in saved.env_spec.obs.values()]

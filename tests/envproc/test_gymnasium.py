@@ -145,11 +145,11 @@ def test_no_copy_of_one_seed_is_a_copy_of_another(seeds: set[int], copies: int) 
     ("space", "fields"),
     [
         (spaces.Box(-1, 1, (3,), np.float64), {"vector": FieldSpec((3,))}),
-        (spaces.Box(0, 255, (4, 6, 3), np.uint8), {"image": FieldSpec((4, 6, 3), "uint8")}),
+        (spaces.Box(0, 255, (4, 6, 3), np.uint8), {"image": FieldSpec((3, 4, 6), "uint8")}),
         (spaces.Box(0, 9, (3,), np.int64), {"vector": FieldSpec((3,))}),
         (
             spaces.Dict({"camera": spaces.Box(0, 255, (4, 6, 3), np.uint8), "speed": spaces.Box(-1, 1, (1,))}),
-            {"camera": FieldSpec((4, 6, 3), "uint8"), "speed": FieldSpec((1,))},
+            {"camera": FieldSpec((3, 4, 6), "uint8"), "speed": FieldSpec((1,))},
         ),
         (spaces.Discrete(5, start=-2), {"vector": FieldSpec((5,))}),
     ],
@@ -167,6 +167,8 @@ def test_what_is_observed_becomes_fields_of_uint8_or_float32(
             expected: Any = seen[copy][name] if isinstance(space, spaces.Dict) else seen[copy]
             if isinstance(space, spaces.Discrete):
                 expected = np.eye(5)[expected + 2]
+            if len(field.shape) == 3:
+                expected = np.moveaxis(expected, -1, 0)
             assert np.array_equal(step.obs[name][copy], np.asarray(expected).astype(field.dtype))
 
 
@@ -244,7 +246,7 @@ def test_closing_closes_every_copy() -> None:
     assert [each.closed for each in Scripted.made] == [True] * 3
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Taxi-v4"])
 def test_gymnasiums_own_environments_keep_the_contract(env_id: str) -> None:
     env = GymnasiumEnv(env_id, copies=3)
     check_env(env, steps=250)
