@@ -70,7 +70,7 @@ class Sampler:
 
     def _copy(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
         """Draw `count` rows and copy them to `where` in the batch; returns their lanes and indices."""
-        lane, index = self._draw(count)
+        lane, index = self._draw(where, count)
         self.gather.copy(lane, index, where)
         return lane, index
 
@@ -80,7 +80,7 @@ class Sampler:
         claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
         return np.maximum(claimed - (ring.capacity - self._guard), 0), published
 
-    def _draw(self, count: int) -> tuple[IntArray, IntArray]:
+    def _draw(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
         oldest, published = self._window()
         end = (published - oldest).cumsum()
         if end[-1] == 0:
@@ -122,15 +122,13 @@ class PrioritizedSampler(Sampler):
         self._end = np.zeros(ring.num_lanes, np.int64)
         """(lanes,) rows from here on have none yet"""
         self._slots = np.zeros(batch_size, np.int64)  # of the last sample
+        self._drawn_with = np.ones(batch_size)  # the priorities of its rows when they were drawn
         self._highest = 1.0
         self._weight = torch.ones(batch_size)
         self._strata = np.arange(batch_size) / batch_size
 
     def sample(self) -> Rows:
-        self._keep_up()
         rows = super().sample()
-        lane, index = self._drawn
-        self._slots = lane * self._ring.capacity + index % self._ring.capacity
         self._weigh()
         return rows
 
@@ -140,31 +138,34 @@ class PrioritizedSampler(Sampler):
     def learned(self, td_error: Tensor | None) -> None:
         """The last sample's new priorities.
 
-        To the tree the slots still are these rows'. Of what was overwritten meanwhile the next sample's first step
-        takes the priority away again, before anything is drawn.
+        Of what was overwritten since, as the tree will find out, the next draw's first step takes them away again.
         """
         assert td_error is not None, "prioritised replay needs the TD error of each row"
         priority = self._priority(td_error.detach().cpu().numpy())
         self._highest = max(self._highest, float(priority.max()))
-        self._tree.put(self._slots, priority)
+        lane, index = self._drawn
+        held = index >= self._oldest[lane]  # not so what the tree lost while other rows were drawn again
+        self._tree.put(self._slots[held], priority[held])
 
-    def _draw(self, count: int) -> tuple[IntArray, IntArray]:
+    def _draw(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
+        self._keep_up()  # each time: of what it knew a moment ago, everything may be overwritten by now
         if self._tree.total == 0:
             raise ValueError("the ring is empty")
         uniform = self._random.random(count)
         if count == len(self._strata):  # one from each of as many equal parts (appendix B.2.1)
             uniform = uniform / count + self._strata
         slots = self._tree.draw(uniform)
-        lane, slot = np.divmod(slots, self._ring.capacity)
+        self._slots[where], self._drawn_with[where] = slots, self._tree[slots]
+        lane = slots // self._ring.capacity
         newest = self._end[lane] - 1
-        return lane, newest - (newest - slot) % self._ring.capacity
+        return lane, newest - (newest - slots) % self._ring.capacity  # a lane's first slot is 0 modulo its capacity
 
     def _weigh(self) -> None:
         """w = (N P(i))^-beta, over the largest in the batch (section 3.4)."""
         how = self._how
         beta = how.beta + (1 - how.beta) * min(self._ring.agent_steps / how.beta_steps, 1.0)
         # N and the sum of all priorities are the same for all: they go with the largest
-        weight = self._tree[self._slots] ** -beta
+        weight = self._drawn_with**-beta
         np.divide(weight, weight.max(), out=self._weight.numpy(), casting="same_kind")
 
     def _priority(self, td_error: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -31,6 +31,6 @@ def test_the_script_in_the_library_page_trains_its_own_environment_with_its_own_
 
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    found = re.search(r"2000 updates, (\d+) rows, mean return with noise (-[\d.]+)", result.stdout)
+    found = re.search(r"2000 updates, (\d+) steps, mean return with noise (-[\d.]+)", result.stdout)
     assert found, result.stdout
     assert float(found[2]) > -0.6  # noise alone costs 0.35; a policy that has learnt nothing has -1.0

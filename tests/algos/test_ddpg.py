@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from algos.ddpg import DDPG, Config
-from core.learner import as_batch
-from core.types import ActionSpec, Batch, EnvSpec, FieldSpec, Rows, row_layout
+from algos.nets import VECTOR
+from core.gather import as_batch
+from core.types import ActionSpec, Batch, EnvSpec, FieldSpec, Recording, Rows, row_layout
 
 SPEC = EnvSpec({"a": FieldSpec((3,)), "b": FieldSpec((2, 2))}, ActionSpec((-1.0,) * 2, (1.0,) * 2), 4)
 
@@ -21,7 +22,7 @@ SPEC = EnvSpec({"a": FieldSpec((3,)), "b": FieldSpec((2, 2))}, ActionSpec((-1.0,
 def rows(count: int, seed: int, spec: EnvSpec = SPEC) -> Rows:
     """As they would lie in a batch: everything random."""
     random = np.random.default_rng(seed)
-    result: Rows = np.zeros(count, row_layout(spec))
+    result: Rows = np.zeros(count, row_layout(spec, Recording()))
     for side in ("obs", "next_obs"):
         for name, each in spec.obs.items():
             result[side][name] = random.normal(1, 2, (count, *each.shape)).astype(each.dtype)
@@ -32,7 +33,7 @@ def rows(count: int, seed: int, spec: EnvSpec = SPEC) -> Rows:
 
 
 def batch(rows: Rows) -> Batch:
-    return as_batch(torch.from_numpy(rows.view("u1").reshape(len(rows), -1)), rows.dtype)
+    return as_batch(torch.from_numpy(rows.view("u1").reshape(len(rows), -1)), rows.dtype, torch.ones(len(rows)), {})
 
 
 class Paper:
@@ -95,17 +96,14 @@ class Paper:
 
 def plain(network: nn.Module) -> nn.Module:
     """The same layers with parameters of their own, in double precision."""
-    assert isinstance(network, nn.Sequential)
     layers: list[nn.Module] = []
-    for layer in network:
+    for layer in network.modules():
         if isinstance(layer, nn.Linear):
             fresh = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
             fresh.weight.data.copy_(layer.weight.data)
             fresh.bias.data.copy_(layer.bias.data)
-            layers.append(fresh)
-        else:
-            layers.append(type(layer)())
-    return nn.Sequential(*layers)
+            layers += [fresh, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def vector(network: nn.Module) -> Tensor:
@@ -138,17 +136,23 @@ def test_metrics_are_those_of_the_losses() -> None:
     ddpg = DDPG(SPEC, Config(normalize=False))
     drawn = batch(rows(64, seed=0))
     before = copy.deepcopy(ddpg)
-    metrics = ddpg.update(drawn)
-    obs, next_obs = (torch.cat([each["a"], each["b"].flatten(1)], dim=1) for each in (drawn.obs, drawn.next_obs))
+    learned = ddpg.update(drawn)
+    metrics = learned.metrics
+    obs, next_obs = (
+        {VECTOR: torch.cat([each["a"], each["b"].flatten(1)], dim=1)} for each in (drawn.obs, drawn.next_obs)
+    )
     with torch.no_grad():
-        q = before.critic(torch.cat([obs, drawn.action], dim=1)).squeeze(1)
-        next_q = before.target_critic(torch.cat([next_obs, before.target_actor(next_obs).tanh()], dim=1)).squeeze(1)
-        loss = ((q - drawn.reward - drawn.discount * next_q) ** 2).mean()
-        value = ddpg.critic(torch.cat([obs, before.actor(obs).tanh()], dim=1)).mean()
+        q = before.critic(obs, drawn.action).squeeze(1)
+        next_q = before.target_critic(next_obs, before.target_actor(next_obs).tanh()).squeeze(1)
+        td_error = drawn.reward + drawn.discount * next_q - q
+        loss = td_error.square().mean()
+        value = ddpg.critic(obs, before.actor(obs).tanh()).mean()
     assert metrics["q"].item() == pytest.approx(q.mean().item(), abs=1e-6)
     assert metrics["critic_loss"].item() == pytest.approx(loss.item(), abs=1e-5)
     assert metrics["actor_loss"].item() == pytest.approx(-value.item(), abs=1e-5)
     assert not any(metric.requires_grad for metric in metrics.values())
+    assert learned.td_error is not None and not learned.td_error.requires_grad
+    torch.testing.assert_close(learned.td_error, td_error.abs())
 
 
 def test_targets_start_as_the_networks_that_they_follow() -> None:
@@ -168,7 +172,7 @@ def test_what_was_saved_and_loaded_goes_on_as_if_nothing_had_happened() -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     for number in range(5, 10):
         drawn = batch(rows(32, seed=number))
-        metrics, same = one.update(drawn), other.update(drawn)
+        metrics, same = one.update(drawn).metrics, other.update(drawn).metrics
         assert all(torch.equal(metrics[name], same[name]) for name in metrics)
     assert torch.equal(one.policy_parameters(), other.policy_parameters())
     assert_equal(one.state_dict(), other.state_dict())
@@ -199,9 +203,9 @@ def test_a_state_that_was_loaded_is_a_copy() -> None:
 @pytest.mark.parametrize(
     ("action", "told"),
     [
-        (ActionSpec(branches=(3, 2)), r"0 and 2 discrete branch\(es\) of sizes \[3, 2\]"),
-        (ActionSpec((-1.0,), (1.0,), (4,)), r"1 and 1 discrete branch\(es\) of sizes \[4\]"),
-        (ActionSpec(), r"0 and 0 discrete"),
+        (ActionSpec(branches=(3, 2)), r"0 continuous and 2 discrete branch\(es\) of sizes \[3, 2\]"),
+        (ActionSpec((-1.0,), (1.0,), (4,)), r"1 continuous and 1 discrete branch\(es\) of sizes \[4\]"),
+        (ActionSpec(), r"0 continuous and 0 discrete"),
     ],
 )
 def test_discrete_actions_are_refused_by_name(action: ActionSpec, told: str) -> None:

@@ -52,7 +52,7 @@ class Killed(Exception):
 def die_in_mid_step(ring: Ring, lane: int, epoch: int, k: int, written: int) -> None:
     """The lane's writer claims `k` rows, spoils the first `written` of their places, and dies."""
     writer = ring.writer(lane, epoch)
-    writer._lane = _Deathbed(ring, lane, written)  # type: ignore[assignment]
+    writer._lane = _Deathbed(ring, lane, written)
     try:
         writer.append(np.zeros(k, ring.layout))
     except Killed:
@@ -64,8 +64,8 @@ class _Deathbed:
     """A lane in which writing gets stuck. Stores may come in any order: bodies are spoiled, headers not yet."""
 
     def __init__(self, ring: Ring, lane: int, written: int) -> None:
-        self._lane = ring._segment["rows"][lane].view(np.uint8).reshape(ring.capacity, -1)
-        self.dtype = ring._bytes.dtype
+        self._lane = ring.rows[lane].view(np.uint8).reshape(ring.capacity, -1)
+        self.dtype = np.dtype(f"V{ring.layout.itemsize}")
         self._slots = (int(ring.words[lane, Word.PUBLISHED]) + np.arange(written)) % ring.capacity
 
     def __len__(self) -> int:

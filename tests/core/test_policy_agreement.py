@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algos.ddpg import DDPG, Config
-from algos.nets import Normalizer, concatenate, prepare
-from core.acting import Noise, Policy, PolicySpec
+from algos.nets import Normalizer, prepare
+from core.acting import Decision, Noise, Policy, PolicySpec
 from core.net import Net, NetSpec, num_parameters
 from core.types import ActionSpec, EnvSpec, FieldSpec, FloatArray
 
@@ -57,7 +57,7 @@ def test_what_ddpg_trains_is_what_its_workers_act_with(
         for parameter in ddpg.actor.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.2)  # a fresh actor says almost nothing
         if normalize:
-            ddpg.normalizer.show(concatenate(in_torch(random_obs(fields, 50, random)), net))
+            ddpg.normalizer.show(in_torch(random_obs(fields, 50, random)), net)
             obs = random_obs(fields, n, random, spread=20)  # far beyond what it was shown, too
         else:  # of order one: float32 sums of large terms differ by more than 1e-5 in any two orders of adding
             obs = random_obs(fields, n, random, spread=1, middle=1)
@@ -66,7 +66,7 @@ def test_what_ddpg_trains_is_what_its_workers_act_with(
     assert parameters.shape == (num_parameters(net),) and parameters.dtype == np.float32
     policy = Policy(ddpg.policy_spec, spec.action, n, parameters, seed=0)
     before = {name: values.copy() for name, values in obs.items()}
-    np.testing.assert_allclose(policy.act(obs), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(policy.act(obs, np.arange(n)).action, expected, rtol=0, atol=1e-5)
     assert all(np.array_equal(values, before[name]) for name, values in obs.items())
 
 
@@ -88,9 +88,9 @@ def test_parameters_of_another_net_are_refused_with_both_sizes() -> None:
 def test_the_normalizer_knows_mean_and_deviation_of_all_that_it_was_shown(sizes: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     shown = [random.normal(5, 3, (n, 4)).astype(np.float32) for n in sizes]
-    normalizer = Normalizer(4)
+    normalizer, net = Normalizer(4), NetSpec({"x": (4,)}, (), 1)
     for each in shown:
-        normalizer.show(torch.from_numpy(each))
+        normalizer.show({"x": torch.from_numpy(each)}, net)
     everything = np.concatenate(shown).astype(np.float64)
     np.testing.assert_allclose(normalizer.mean, everything.mean(axis=0), rtol=1e-4)
     deviation = np.sqrt(np.maximum(everything.var(axis=0), 1e-8))
@@ -107,15 +107,27 @@ def policy(noise: Noise, num_agents: int, low: float = -1.0, high: float = 1.0, 
 
 
 def explore(acting: Policy, agents: list[int]) -> FloatArray:
-    return acting.explore({"x": np.ones((len(agents), 1), np.float32)}, np.array(agents, np.int64))
+    return acting.explore({"x": np.ones((len(agents), 1), np.float32)}, np.array(agents, np.int64)).action
+
+
+def guess(acting: Policy, num_agents: int) -> Decision:
+    return acting.guess({"x": np.ones((num_agents, 1), np.float32)}, np.arange(num_agents))
+
+
+def said(action: FloatArray) -> Decision:
+    """A decision of just these actions."""
+    zeros, nothing = np.zeros(len(action), np.float32), np.zeros((len(action), 0), np.float32)
+    return Decision(action, nothing.astype(np.int64), zeros, zeros, nothing)
 
 
 def test_a_step_in_which_nobody_decides_asks_for_no_action() -> None:
     acting = policy(Noise(), 4)
     nobody = np.zeros(0, np.int64)
-    for action in (acting.act({"x": np.zeros((0, 1), np.float32)}), explore(acting, []), acting.guess(nobody)):
-        assert action.shape == (0, 2)
-    assert acting.to_env(acting.guess(nobody)).continuous.shape == (0, 2)
+    nothing = {"x": np.zeros((0, 1), np.float32)}
+    for decide in (acting.act, acting.explore, acting.guess):
+        decision = decide(nothing, nobody)
+        assert decision.action.shape == (0, 2)
+        assert acting.to_env(decision).continuous.shape == (0, 2)
 
 
 def test_gaussian_noise_has_the_deviation_asked_for_and_no_memory() -> None:
@@ -168,12 +180,12 @@ def test_whatever_the_noise_actions_stay_within_their_bounds(kind: Literal["gaus
     acting = policy(Noise(kind, sigma=2.0), 100, low=-3.0, high=5.0)
     action = explore(acting, list(range(100)))
     assert action.min() == -1 and action.max() == 1
-    assert (acting.to_env(action).continuous >= -3).all() and (acting.to_env(action).continuous <= 5).all()
+    assert (acting.to_env(said(action)).continuous >= -3).all() and (acting.to_env(said(action)).continuous <= 5).all()
 
 
 def test_a_guess_is_uniform_between_the_bounds() -> None:
     acting = policy(Noise(), 200)
-    drawn = np.stack([acting.guess(np.arange(200)) for _ in range(50)])
+    drawn = np.stack([guess(acting, 200).action for _ in range(50)])
     assert drawn.dtype == np.float32 and drawn.min() >= -1 and drawn.max() <= 1
     counts, _ = np.histogram(drawn, bins=20, range=(-1, 1))
     expected = drawn.size / 20
@@ -182,6 +194,6 @@ def test_a_guess_is_uniform_between_the_bounds() -> None:
 
 def test_the_ends_and_the_middle_of_an_action_are_those_of_the_environment() -> None:
     acting = policy(Noise(), 1, low=-3.0, high=5.0)
-    action = acting.to_env(np.array([[-1, 1], [0, 0.5]], np.float32))
+    action = acting.to_env(said(np.array([[-1, 1], [0, 0.5]], np.float32)))
     assert action.continuous.tolist() == [[-3, 5], [1, 3]] and action.continuous.dtype == np.float32
     assert action.discrete.shape == (2, 0)

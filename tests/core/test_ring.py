@@ -12,9 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.ring import FOREVER, Ring, Sampler, Word, _block
+from core.replay import Sampler
+from core.ring import FOREVER, Ring, Word, _block
 from core.shm import Segment
-from core.types import ActionSpec, EnvSpec, FieldSpec, IntArray, Rows
+from core.types import ActionSpec, EnvSpec, FieldSpec, IntArray, Recording, Rows
 from tests.core.known_rows import die_in_mid_step, known, spec, torn
 
 
@@ -30,7 +31,7 @@ class RingAgainstLists(RuleBasedStateMachine):
     def create(self, num_lanes: int, num_agents: int, spare: int, obs: list[tuple[tuple[int, ...], str]]) -> None:
         fields = {f"field{i}": FieldSpec(shape, dtype) for i, (shape, dtype) in enumerate(obs)}
         self.spec = EnvSpec(fields, ActionSpec((-1.0,), (1.0,)), num_agents)
-        self.ring = Ring.create(self.spec, num_lanes, 8 * num_agents * num_lanes + spare)
+        self.ring = Ring.create(self.spec, Recording(), num_lanes, 8 * num_agents * num_lanes + spare)
         self.lists: list[list[bytes]] = [[] for _ in range(num_lanes)]
         self.claimed = [0] * num_lanes
         self.epoch = [1] * num_lanes
@@ -99,21 +100,21 @@ class Busy:
     """In place of the rows that a sampler copies from: a writer does something before each copy."""
 
     def __init__(self, sampler: Sampler, before: Callable[[], object]) -> None:
-        self._flat, self._before = sampler._flat, before
-        sampler._flat = self  # type: ignore[assignment]
+        self._rows, self._before = sampler.gather._from, before
+        sampler.gather._from = self  # type: ignore[assignment]
 
     def take(self, *args: Any, **kwargs: Any) -> Any:
         self._before()
-        return self._flat.take(*args, **kwargs)
+        return self._rows.take(*args, **kwargs)
 
     def __getitem__(self, slots: IntArray) -> Any:
         self._before()
-        return self._flat[slots]
+        return self._rows[slots]
 
 
 def full_ring(capacity: int = 256, laps: int = 3) -> Ring:
     """One lane of known rows."""
-    ring = Ring.create(spec(), 1, capacity)
+    ring = Ring.create(spec(), Recording(), 1, capacity)
     writer = ring.writer(0, 1)
     for start in range(0, laps * capacity, 8):
         writer.append(known(ring.layout, 8, start))
@@ -152,7 +153,7 @@ def test_a_row_that_was_found_whole_is_kept_while_others_are_drawn_again() -> No
 
         def lap() -> None:
             if len(kept) < 2:
-                kept.append(sampler.rows["index"].copy())
+                kept.append(sampler.gather.rows["index"].copy())
                 writer.append(known(ring.layout, 128, writer.published))
 
         Busy(sampler, lap)
@@ -192,7 +193,7 @@ def test_rows_that_a_dead_writer_had_claimed_are_never_drawn_again() -> None:
 
 
 def test_every_row_of_the_window_is_drawn_equally_often() -> None:
-    with Ring.create(spec(), 3, 3 * 256) as ring:
+    with Ring.create(spec(), Recording(), 3, 3 * 256) as ring:
         for lane, count in ((0, 700), (2, 100)):  # one lapped lane, one without a row, one begun
             writer = ring.writer(lane, 1)
             for start in range(0, count, 4):
@@ -218,16 +219,18 @@ def test_the_same_seed_draws_the_same_rows() -> None:
 
 
 def test_too_small_a_capacity_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match=r"--capacity 191; it must be at least 192 for 2 lane\(s\) of 12 agents"):
-        Ring.create(spec(num_agents=12), 2, 191)
+    told = r"--algo.capacity 191; it must be at least 192 agent steps for 2 lane\(s\) of 12 agents"
+    with pytest.raises(ValueError, match=told):
+        Ring.create(spec(num_agents=12), Recording(), 2, 191)
 
 
 @pytest.mark.parametrize("n_step", [1, 4, 5, 20])
 def test_the_least_capacity_takes_all_windows_that_may_end_at_once(n_step: int) -> None:
-    with pytest.raises(ValueError, match=f"with --algo.n-step {n_step}") as refusal:
-        Ring.create(spec(num_agents=12), 2, 1, n_step)
+    told = f"with --algo.n-step {n_step}" if n_step > 1 else "12 agents$"
+    with pytest.raises(ValueError, match=told) as refusal:
+        Ring.create(spec(num_agents=12), Recording(n_step=n_step), 2, 1)
     least = int(str(refusal.value).partition("at least ")[2].split()[0])
-    with Ring.create(spec(num_agents=12), 2, least, n_step) as ring:
+    with Ring.create(spec(num_agents=12), Recording(n_step=n_step), 2, least) as ring:
         ring.writer(1, 1).append(known(ring.layout, 12 * n_step))
 
 
@@ -236,9 +239,10 @@ def test_a_step_of_more_rows_than_half_a_lane_is_refused() -> None:
         ring.writer(0, 1).append(known(ring.layout, 9))
 
 
-def test_attaching_with_another_spec_or_size_is_refused() -> None:
-    with Ring.create(spec(8), 2, 64) as ring:
-        for other in (dataclasses.replace(ring.address, num_lanes=1), dataclasses.replace(ring.address, capacity=31)):
+def test_attaching_with_another_spec_or_size_or_recording_is_refused() -> None:
+    with Ring.create(spec(8), Recording(), 2, 64) as ring:
+        others: list[dict[str, Any]] = [{"num_lanes": 1}, {"capacity": 31}, {"recording": Recording(ordered=True)}]
+        for other in (dataclasses.replace(ring.address, **each) for each in others):
             with pytest.raises(ValueError, match="another layout"):
                 Ring.attach(other, spec(8))
         with pytest.raises(ValueError, match="another layout"):
@@ -247,7 +251,7 @@ def test_attaching_with_another_spec_or_size_is_refused() -> None:
 
 def test_who_attached_to_read_cannot_write() -> None:
     with full_ring() as ring:
-        reader = Segment.attach(ring.address.segment, _block(spec(), ring.num_lanes, ring.capacity))
+        reader = Segment.attach(ring.address.segment, _block(spec(), Recording(), ring.num_lanes, ring.capacity))
         for name in ("words", "rows"):
             with pytest.raises(ValueError, match="read-only"):
                 reader[name][0, 0] = reader[name][0, 1]
@@ -255,19 +259,21 @@ def test_who_attached_to_read_cannot_write() -> None:
 
 
 def test_a_writer_goes_on_until_what_its_lane_is_allowed() -> None:
-    with Ring.create(spec(), 2, 64) as ring:
+    with Ring.create(spec(), Recording(), 2, 64) as ring:
         writers = [ring.writer(lane, 1) for lane in range(2)]
         assert not any(writer.may_go_on() for writer in writers)
         ring.allow(np.array([4, 3]))
         for writer in writers:
-            writer.append(known(ring.layout, 3))
+            writer.append(known(ring.layout, 5))
+            assert writer.may_go_on(), "decisions count, not rows"
+            writer.decided(3)
         assert [writer.may_go_on() for writer in writers] == [True, False]
         ring.allow(FOREVER)
         assert all(writer.may_go_on() for writer in writers)
 
 
 def test_words_reach_who_reads_them() -> None:
-    with Ring.create(spec(), 2, 64) as ring:
+    with Ring.create(spec(), Recording(), 2, 64) as ring:
         worker = Ring.attach(ring.address, spec())
         writer = worker.writer(1, 1)
         for _ in range(3):

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from core.ring import Ring, Sampler, Writer
+from core.replay import Sampler
+from core.ring import Ring, Writer
+from core.types import Recording
 from tests.core.known_rows import ForgetfulWriter, die_in_mid_step, known, spec, torn
 
 NUM_SLOTS = 2
@@ -130,12 +132,12 @@ def test_no_check_lets_torn_rows_through_whatever_the_fences() -> None:
 
 def torn_rows_after_a_takeover(kind: type[Writer]) -> int:
     """A lane's writer dies in mid-step, and another of this kind goes on one row at a time, read all the while."""
-    with Ring.create(spec(), 1, 64) as ring:
+    with Ring.create(spec(), Recording(), 1, 64) as ring:
         first = ring.writer(0, 1)
         for _ in range(20):
             first.append(known(ring.layout, 10, first.published))
         die_in_mid_step(ring, 0, epoch=1, k=16, written=12)
-        second = kind(ring.words[0], ring._bytes[0], ring.layout, 2)
+        second = kind(ring, 0, 2)
         count = int(torn(Sampler(ring, 1000, seed=0).sample()).sum())
         for turn in range(30):
             second.append(known(ring.layout, 1, second.published))

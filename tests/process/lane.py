@@ -14,7 +14,7 @@ from core.control import Answer, Begin, Command, Episode, Episodes, Failed, Read
 from core.net import NetSpec, num_parameters
 from core.ring import Ring, Word
 from core.supervisor import Supervisor
-from core.types import EnvSpec, Rows
+from core.types import EnvSpec, Recording, Rows
 from core.weights import Weights
 from envproc import EnvConfig
 from envproc.worker import WorkerConfig
@@ -43,8 +43,8 @@ class Lane:
         wait_until(lambda: bool(self._ready), "the worker to be ready")
         self.spec: EnvSpec = self._ready[0].spec
         inputs = {name: field.shape for name, field in self.spec.obs.items()}
-        self.policy = PolicySpec(NetSpec(inputs, (), self.spec.action.num_continuous), "tanh")
-        self.ring = self._opened.enter_context(Ring.create(self.spec, 1, capacity))
+        self.policy = PolicySpec(NetSpec(inputs, (), self.spec.action.num_continuous, conv="impala"), "tanh")
+        self.ring = self._opened.enter_context(Ring.create(self.spec, Recording(), 1, capacity))
         self.weights = self._opened.enter_context(Weights.create(num_parameters(self.policy.net)))
         self.send(Begin(self.ring.address, self.weights.address, self.policy))
         wait_until(lambda: self.turns > 0, "the worker to begin")
@@ -63,11 +63,11 @@ class Lane:
         self._opened.close()
 
     def step(self, count: int = 1) -> None:
-        """Let the worker make so many steps, in each of which some agent gets a row, and wait until it has."""
+        """Let the worker make so many steps, in each of which some agent decides, and wait until it has."""
         for _ in range(count):
-            goal = self.published + 1
+            goal = self.decisions + 1
             self.ring.allow(goal)
-            wait_until(lambda: self.published >= goal, "a step")  # noqa: B023 - called before goal changes
+            wait_until(lambda: self.decisions >= goal, "a step")  # noqa: B023 - called before goal changes
 
     @property
     def pid(self) -> int:
@@ -81,6 +81,10 @@ class Lane:
     def turns(self) -> int:
         """Of the worker's loop, idle ones too."""
         return int(self.ring.load(Word.ALIVE)[0])
+
+    @property
+    def decisions(self) -> int:
+        return int(self.ring.load(Word.DECISIONS)[0])
 
     @property
     def published(self) -> int:
@@ -121,7 +125,7 @@ class Lane:
         """(published,) all rows so far, in index order: the ring must not have wrapped."""
         published = self.published
         assert published <= self.ring.capacity, "the ring has wrapped: give the test a larger one"
-        rows: Rows = self.ring._bytes[0][:published].view(self.ring.layout)
+        rows: Rows = self.ring.rows[0, :published]
         return rows
 
     def wait_for_end(self) -> str:

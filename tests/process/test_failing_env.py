@@ -92,7 +92,7 @@ def test_a_run_waits_for_an_evaluator_whose_process_is_slow_to_start(start: Star
         "import sys, time\nif 'envproc.evaluator' in sys.orig_argv: time.sleep(1.5)\n"
     )
     options = ("--env", f"{TOYS}:Counting", "--workers", 1, "--steps", 600, "--eval-every", 100, "--mode", "sync")
-    run = start(*options, "--algo.warmup", 50, "--replay-ratio", 2, PYTHONPATH=str(tmp_path))
+    run = start(*options, "--algo.warmup", 50, "--algo.replay-ratio", 2, PYTHONPATH=str(tmp_path))
     assert run.wait() == 0, run.stderr
     assert [record["agent_steps"] for record in run.records("eval")] == [120, 224, 328, 432, 536, 600]
     assert run.summary["eval_return"] is not None

@@ -151,7 +151,7 @@ def check(outcome: Outcome, *, saves: bool, at_last: int = 130) -> None:
 
 
 def test_an_evaluation_in_one_process_ends_too(start: Start) -> None:
-    small = ("--algo.warmup", 50, "--algo.batch-size", 32, "--replay-ratio", 2, "--eval-every", 100)
+    small = ("--algo.warmup", 50, "--algo.batch-size", 32, "--algo.replay-ratio", 2, "--eval-every", 100)
     run = start("--env", f"{TOYS}:Endless", "--mode", "single", "--workers", 1, *small)
     run.wait_for("config")
     time.sleep(1.0)  # the evaluation begins after a few milliseconds, and would last for ever

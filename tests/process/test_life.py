@@ -145,7 +145,7 @@ def test_a_worker_imports_nothing_that_only_others_need(tmp_path: Path, monkeypa
 
 
 def test_collecting_only_runs_no_update_and_ends(start: Start) -> None:
-    run = start("--workers", 2, "--steps", 6000, "--replay-ratio", 0)
+    run = start("--workers", 2, "--steps", 6000, "--algo.replay-ratio", 0)
     assert run.wait() == 0, run.stderr
     summary = run.summary
     assert summary["agent_steps"] >= 6000

@@ -11,7 +11,7 @@ from core.checkpoint import load_policy
 from tests.process.runs import TOYS, Run, Start
 
 # an update for each row, so that 2,000 of them do not take long
-SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--replay-ratio", 32, "--algo.warmup", 100)
+SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--algo.replay-ratio", 32, "--algo.warmup", 100)
 LONG = (*SMALL, "--steps", 2160, "--eval-every", 600, "--until-return", 50)
 TO_A_RETURN = (*SMALL, "--env", f"{TOYS}:Improves", "--eval-every", 150, "--until-return", 4, "--workers", 2)
 

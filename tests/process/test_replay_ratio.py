@@ -54,7 +54,7 @@ def test_the_ratio_asked_for_is_held_in_other_mixtures(case: str, start: Start) 
 
 def run_to_the_end(plan: Plan, start: Start) -> Run:
     run = start(
-        *("--env", plan.env, "--replay-ratio", plan.ratio, "--workers", plan.workers, "--steps", plan.steps),
+        *("--env", plan.env, "--algo.replay-ratio", plan.ratio, "--workers", plan.workers, "--steps", plan.steps),
         *("--algo.batch-size", plan.batch_size, "--algo.warmup", WARMUP, "--algo.hidden", 16, "--eval-every", 10**9),
     )
     assert run.wait() == 0, run.stderr

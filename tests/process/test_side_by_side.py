@@ -8,7 +8,7 @@ from tests.process.runs import Start, wait_until
 
 
 def test_two_runs_with_the_same_config_do_not_disturb_each_other(start: Start) -> None:
-    options = ("--mode", "sync", "--workers", 2, "--steps", 2400, "--replay-ratio", 8, "--eval-every", 1200)
+    options = ("--mode", "sync", "--workers", 2, "--steps", 2400, "--algo.replay-ratio", 8, "--eval-every", 1200)
     one = start(*options)
     other = start(*options, TMPDIR=str(one.temporary))
     assert (one.wait(), other.wait()) == (0, 0), (one.stderr, other.stderr)

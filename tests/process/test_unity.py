@@ -16,7 +16,7 @@ from core.checkpoint import load_policy
 from tests.process.runs import ROOT, Run, Start, free_port, wait_until
 
 BALL = ("--env", "unity:unity/players/3DBall", "--workers", 1)
-SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--replay-ratio", 4, "--eval-every", 1000)
+SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--algo.replay-ratio", 4, "--eval-every", 1000)
 
 FAULTS = {  # arguments of the player -> what the error says
     "crash@50": ["PlayerDied", "SIGABRT", "Fatal: fault crash@50"],
@@ -91,7 +91,7 @@ UNFIT: dict[str, tuple[list[object], list[str]]] = {  # what only a running play
     "unknown behaviour": (["3DBall", "--behavior", "Walker"], ["'Walker'", "there is 3DBall"]),
     "two behaviours": (["Two"], ["--behavior Runner or Chaser"]),
     "discrete actions": (["Grid"], ["DDPG takes continuous actions"]),
-    "no room": (["3DBall", "--capacity", 10], ["--capacity 10"]),
+    "no room": (["3DBall", "--algo.capacity", 10], ["--algo.capacity 10"]),
 }
 
 

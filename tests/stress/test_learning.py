@@ -55,7 +55,9 @@ CASES = [(algorithm, task) for task in TASKS for algorithm in task.algorithms.sp
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("algorithm", "task"), CASES, ids=[f"{name}-{task.env}" for name, task in CASES])
 def test_it_learns(algorithm: str, task: Task, seed: int, tmp_path: Path) -> None:
-    options = f"{algorithm} --env {task.env} {task.options} --steps {task.steps} --until-return {task.goal} --seed {seed}"
+    options = (
+        f"{algorithm} --env {task.env} {task.options} --steps {task.steps} --until-return {task.goal} --seed {seed}"
+    )
     command = [sys.executable, "-m", "scripts.train", *options.split(), "--runs-dir", str(tmp_path), "--run", "run"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=3000)
     records = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

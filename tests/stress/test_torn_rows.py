@@ -15,9 +15,13 @@ import pytest
 
 import core.atomic
 import core.atomic_numba
+import core.gather
+import core.replay
 import core.ring
-from core.ring import Ring, Sampler, Word
-from core.types import BoolArray, IntArray
+from core.gather import ALL, Gather, Where
+from core.replay import Sampler
+from core.ring import Ring, Word
+from core.types import BoolArray, IntArray, Recording
 from tests.core.known_rows import spec, torn
 from tests.stress.writer import Job, Kind, Process, writing
 
@@ -34,7 +38,7 @@ def wait_for_a_full_ring(ring: Ring) -> None:
 
 def lap_and_sample(count: int, width: int, capacity: int, k: int, batch_size: int, numba: bool = False) -> None:
     """`count` rows, none of them torn."""
-    with Ring.create(spec(width), 1, capacity) as ring, writing(Job(ring.address, width, k, numba=numba)):
+    with Ring.create(spec(width), Recording(), 1, capacity) as ring, writing(Job(ring.address, width, k, numba=numba)):
         wait_for_a_full_ring(ring)
         sampler, accepted, began = Sampler(ring, batch_size, SEED), 0, time.monotonic()
         written, bad = -int(ring.load(Word.PUBLISHED)[0]), 0
@@ -73,20 +77,21 @@ def test_of_large_rows_in_a_tiny_ring_no_torn_one_is_accepted() -> None:
 def test_with_the_atomics_of_other_processors_too_no_torn_row_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in core.atomic.__all__:
         monkeypatch.setattr(core.ring, name, getattr(core.atomic_numba, name))
+    monkeypatch.setattr(core.gather, "fence_acquire", core.atomic_numba.fence_acquire)
     lap_and_sample(2_000_000, width=8, capacity=512, k=12, batch_size=256, numba=True)
 
 
-class NeverChecks(Sampler):
+class NeverChecks(Gather):
     """A broken twin: what it copied, it takes for whole."""
 
-    def _torn(self, lane: IntArray, index: IntArray) -> BoolArray:
+    def torn(self, lane: IntArray, index: IntArray, where: Where = ALL) -> BoolArray:
         return np.zeros(len(index), np.bool_)
 
 
-class ChecksPublished(Sampler):
+class ChecksPublished(Gather):
     """A broken twin: it asks how far the writer had got, not how far it had begun."""
 
-    def _torn(self, lane: IntArray, index: IntArray) -> BoolArray:
+    def torn(self, lane: IntArray, index: IntArray, where: Where = ALL) -> BoolArray:
         lapped: BoolArray = index < (self._ring.words[:, Word.PUBLISHED] - self._ring.capacity)[lane]
         return lapped
 
@@ -97,15 +102,16 @@ class ChecksPublished(Sampler):
     [
         ("right", NeverChecks),
         ("right", ChecksPublished),
-        ("claims late", Sampler),
-        ("publishes early", Sampler),
+        ("claims late", Gather),
+        ("publishes early", Gather),
     ],
 )
-def test_every_broken_twin_is_caught(kind: Kind, reader: type[Sampler]) -> None:
+def test_every_broken_twin_is_caught(kind: Kind, reader: type[Gather], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.replay, "Gather", reader)
     width, batch_size, most = 250, 64, 10_000_000
-    with Ring.create(spec(width), 1, 63) as ring, writing(Job(ring.address, width, k=31, kind=kind)):
+    with Ring.create(spec(width), Recording(), 1, 63) as ring, writing(Job(ring.address, width, k=31, kind=kind)):
         wait_for_a_full_ring(ring)
-        sampler, rows = reader(ring, batch_size, SEED), 0
+        sampler, rows = Sampler(ring, batch_size, SEED), 0
         wrong = 0
         while not wrong and rows < most:
             rows += batch_size
@@ -123,7 +129,7 @@ def test_of_a_writer_killed_in_the_middle_of_a_step_nothing_is_lost_but_that_ste
     width, k, kills = 250, 31, 200
     random, began = np.random.default_rng(SEED), time.monotonic()
     mid_step, lost, accepted, bad = 0, 0, 0, 0
-    with Ring.create(spec(width), 1, 256) as ring:
+    with Ring.create(spec(width), Recording(), 1, 256) as ring:
         sampler = Sampler(ring, 256, SEED)
         current = Process(Job(ring.address, width, k, epoch=1))
         successor = Process(Job(ring.address, width, k, epoch=2))
@@ -135,12 +141,12 @@ def test_of_a_writer_killed_in_the_middle_of_a_step_nothing_is_lost_but_that_ste
                 end = time.monotonic() + random.uniform(0, 0.01)
                 while time.monotonic() < end:
                     bad += int(torn(sampler.sample()).sum())
-                    accepted += len(sampler.rows)
+                    accepted += len(sampler.gather.rows)
                 current.kill()
                 claimed, published = int(ring.load(Word.CLAIMED)[0]), int(ring.load(Word.PUBLISHED)[0])
                 mid_step += claimed != published
                 lost = max(lost, claimed - published)
-                rest = ring._segment["rows"][0][np.arange(claimed - ring.capacity, published) % ring.capacity]
+                rest = ring.rows[0][np.arange(claimed - ring.capacity, published) % ring.capacity]
                 assert np.array_equal(rest["index"], np.arange(claimed - ring.capacity, published))
                 assert not torn(rest).any()
                 current, successor = successor, Process(Job(ring.address, width, k, epoch=epoch + 2))

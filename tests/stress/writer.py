@@ -88,8 +88,7 @@ def work(job: Job) -> None:
         rows = known(ring.layout, PERIOD + job.k)
         print("ready", flush=True)
         sys.stdin.readline()
-        right = ring.writer(0, job.epoch)
-        writer = WRITERS[job.kind](right.words, right._lane, ring.layout, job.epoch)
+        writer = WRITERS[job.kind](ring, 0, job.epoch)
         while not ring.words[0, Word.STOP] and os.getppid() == parent:
             for _ in range(STEPS_A_LOOK):
                 at = writer.published % PERIOD

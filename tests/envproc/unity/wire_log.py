@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.types import Action, ActionSpec, EnvSpec, FloatArray, IntArray
+from core.acting import Decision
+from core.types import Action, ActionSpec, EnvSpec, FloatArray, IntArray, Recording
 from envproc.accumulator import Accumulator
 from envproc.env import Step
 from envproc.unity.env import UnityEnv
@@ -46,7 +47,7 @@ class Recorder:
         env._link._talk.exchange = self._exchange  # type: ignore[method-assign]
         # rows of any scene have one action, which the test draws: what the scene does with it does not matter
         spec = EnvSpec(env.spec.obs, ActionSpec((-1.0,), (1.0,)), env.spec.num_agents)
-        self._accumulator = Accumulator(spec, GAMMA, 1)
+        self._accumulator = Accumulator(spec, Recording(GAMMA))
         self._asked: list[int] = []  # wire ids that ask for an action, in the order of the message
         self._first(UnityMessage.FromString(env._link._talk.received))
         self.step: Step = env.reset(seed)
@@ -55,7 +56,10 @@ class Recorder:
         """One step: decide, reset whom `to_reset` names, step, observe."""
         step, spec = self.step, self.env.spec.action
         mark = self._random.random((len(step.agent), 1), np.float32)
-        self._accumulator.decide(step.agent, step.obs, mark)
+        n = len(step.agent)
+        nothing, stateless = np.zeros(n, np.float32), np.zeros((n, 0), np.float32)
+        decision = Decision(mark, np.zeros((n, 0), np.int64), nothing, nothing, stateless)
+        self._accumulator.decide(step.agent, step.obs, decision)
         for each, own in zip(self._asked, mark.tolist(), strict=True):
             self._open[each] = (self._open[each][0], tuple(own))
         unlucky = to_reset(step)

@@ -1,0 +1,300 @@
+"""Replay by priority against a plain model: what may be drawn, how often, and with what weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from core.ratio import ReplayRatio
+from core.replay import Prioritization, PrioritizedSampler, Replay, make_sampler
+from core.ring import Ring, Word
+from core.types import Batch, Learned, Recording, Rows
+from tests.core.known_rows import die_in_mid_step, known, spec, torn
+from tests.core.test_ring import Busy
+from tests.stress.writer import Job, writing
+
+BATCH = 64
+CPU = torch.device("cpu")
+HOW = Prioritization(alpha=0.7, beta=0.5, beta_steps=1000)
+
+
+def priority_of(error: float, how: Prioritization = HOW) -> float:
+    """p = (|delta| + epsilon)^alpha (Schaul et al. 2016, section 3.3)."""
+    return float((abs(error) + 1e-6) ** how.alpha)
+
+
+def td_errors(*errors: float) -> torch.Tensor:
+    return torch.tensor(errors, dtype=torch.float32)
+
+
+class PrioritiesByRow(RuleBasedStateMachine):
+    """A dictionary from (lane, index) to priority says what the sampler must know after each look at the ring."""
+
+    @initialize(num_lanes=st.integers(1, 3), spare=st.integers(0, 100), from_workers=st.booleans())
+    def create(self, num_lanes: int, spare: int, from_workers: bool) -> None:
+        self.from_workers = from_workers
+        self.ring = Ring.create(spec(1), Recording(priority=from_workers), num_lanes, 16 * num_lanes + spare)
+        self.guard = self.ring.capacity // 64
+        self.sampler = PrioritizedSampler(self.ring, BATCH, 0, HOW)
+        self.written: list[list[float]] = [[] for _ in range(num_lanes)]
+        """of each row of a lane: what its worker thinks of it"""
+        self.claimed = [0] * num_lanes
+        self.seen = [0] * num_lanes
+        """rows of a lane that the sampler has looked at"""
+        self.known: dict[tuple[int, int], float] = {}
+        self.highest = 1.0
+        self.drawn: list[tuple[int, int]] = []
+
+    @rule(lane=st.integers(0, 2), steps=st.integers(1, 12), k=st.integers(1, 8), seed=st.integers(0, 2**32))
+    def write(self, lane: int, steps: int, k: int, seed: int) -> None:
+        """Up to several laps of the lane."""
+        lane, random = lane % self.ring.num_lanes, np.random.default_rng(seed)
+        writer = self.ring.writer(lane, 1)
+        for _ in range(steps):
+            rows: Rows = np.zeros(k, self.ring.layout)
+            rows["agent"] = lane
+            thinks = random.exponential(size=k).astype(np.float32)
+            if self.from_workers:
+                rows["priority"] = thinks
+            writer.append(rows)
+            writer.decided(k)
+            self.written[lane] += thinks.tolist()
+        self.claimed[lane] = max(self.claimed[lane], len(self.written[lane]))
+
+    @rule(lane=st.integers(0, 2), k=st.integers(1, 8))
+    def die(self, lane: int, k: int) -> None:
+        """A writer, in the middle of a step."""
+        lane %= self.ring.num_lanes
+        die_in_mid_step(self.ring, lane, 1, k, 0)
+        self.claimed[lane] = max(self.claimed[lane], len(self.written[lane]) + k)
+
+    @precondition(lambda self: any(self.written))
+    @rule()
+    def sample(self) -> None:
+        rows = self.sampler.sample()
+        self.look()
+        self.drawn = [(int(row["agent"]), int(row["index"])) for row in rows]
+        assert set(self.drawn) <= set(self.known), "only what is there, and will be for a while"
+        now = min(sum(map(len, self.written)) / HOW.beta_steps, 1.0)
+        beta = HOW.beta + (1 - HOW.beta) * now
+        total = sum(self.known.values())
+        weights = [(len(self.known) * self.known[row] / total) ** -beta for row in self.drawn]
+        batch = self.sampler.batch(CPU)
+        np.testing.assert_allclose(batch.weight, np.array(weights) / max(weights), rtol=1e-5)
+
+    @precondition(lambda self: self.drawn)
+    @rule(seed=st.integers(0, 2**32))
+    def learn(self, seed: int) -> None:
+        """From what was sampled, whatever was written since."""
+        errors = np.random.default_rng(seed).exponential(3, BATCH).astype(np.float32)
+        self.sampler.learned(torch.from_numpy(errors))
+        for row, error in zip(self.drawn, errors.tolist(), strict=True):
+            self.known[row] = priority_of(error)
+        self.highest = max(self.highest, priority_of(float(errors.max())))
+
+    def look(self) -> None:
+        for lane, worker_thinks in enumerate(self.written):
+            oldest = max(self.claimed[lane] - (self.ring.capacity - self.guard), 0)
+            fresh = range(max(self.seen[lane], oldest), len(worker_thinks))
+            for index in fresh:
+                self.known[lane, index] = priority_of(worker_thinks[index]) if self.from_workers else self.highest
+            self.seen[lane] = len(worker_thinks)
+            for index in [index for each, index in self.known if each == lane and index < oldest]:
+                del self.known[lane, index]
+
+    @invariant()
+    def the_tree_has_the_priorities_of_the_rows_and_nothing_else(self) -> None:
+        if not hasattr(self, "ring") or not any(self.seen):
+            return
+        self.sampler._keep_up()
+        self.look()
+        slots = np.zeros((self.ring.num_lanes, self.ring.capacity))
+        for (lane, index), priority in self.known.items():
+            slots[lane, index % self.ring.capacity] = priority
+        np.testing.assert_allclose(self.sampler._tree[np.arange(slots.size)], slots.ravel(), rtol=1e-6)
+
+    def teardown(self) -> None:
+        if hasattr(self, "ring"):
+            self.ring.close()
+
+
+TestPrioritiesByRow = PrioritiesByRow.TestCase
+TestPrioritiesByRow.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def two_lanes(*counts: int, capacity: int = 256, recording: Recording | None = None) -> Ring:
+    """Lanes with so many known rows each; `agent` is the index."""
+    ring = Ring.create(spec(), recording or Recording(), len(counts), len(counts) * capacity)
+    for lane, count in enumerate(counts):
+        for start in range(0, count, 4):
+            ring.writer(lane, 1).append(known(ring.layout, 4, start))
+    return ring
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_rows_are_drawn_in_proportion_to_their_priorities(alpha: float) -> None:
+    with two_lanes(700, 100) as ring:  # one lane was lapped
+        sampler, random = PrioritizedSampler(ring, BATCH, 5, Prioritization(alpha)), np.random.default_rng(1)
+        priority = np.zeros((2, 700))
+        priority[0, 700 - 256 + 4 :] = priority[1, :100] = 1.0
+        for _ in range(40):
+            sampler.sample()
+            errors = random.exponential(2, BATCH).astype(np.float32)
+            sampler.learned(torch.from_numpy(errors))
+            for lane, index, error in zip(*sampler._drawn, errors.tolist(), strict=True):
+                priority[lane, index] = priority_of(error, Prioritization(alpha))
+        counts, draws = np.zeros((2, 700)), 2000
+        for _ in range(draws):
+            sampler.sample()
+            np.add.at(counts, sampler._drawn, 1)
+        expected = priority / priority.sum() * draws * BATCH
+        there = expected > 0
+        assert not counts[~there].any()
+        # strata only make counts more even than independent draws would be
+        chi2 = ((counts[there] - expected[there]) ** 2 / expected[there]).sum()
+        freedom = there.sum() - 1
+        assert chi2 < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_every_batch_takes_its_part_of_each_stratum() -> None:
+    with two_lanes(BATCH) as ring:  # as many rows as a batch, of one priority each
+        sampler = PrioritizedSampler(ring, BATCH, 0, HOW)
+        assert sorted(sampler.sample()["index"]) == list(range(BATCH))
+
+
+def test_a_new_row_gets_the_highest_priority_so_far() -> None:
+    with two_lanes(8) as ring:
+        sampler = PrioritizedSampler(ring, BATCH, 0, HOW)
+        sampler.sample()
+        sampler.learned(torch.full((BATCH,), 50.0))
+        sampler.sample()
+        sampler.learned(torch.full((BATCH,), 0.01))
+        ring.writer(0, 1).append(known(ring.layout, 1, 8))
+        counts = np.bincount(np.concatenate([sampler.sample()["index"] for _ in range(50)]), minlength=9)
+        expected = priority_of(50.0) / (priority_of(50.0) + 8 * priority_of(0.01))
+        assert counts[8] / counts.sum() == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("steps", [0, 250, 1000, 5000])
+def test_beta_grows_to_1_in_so_many_agent_steps(steps: int) -> None:
+    with two_lanes(16) as ring:
+        ring.writer(0, 1).decided(steps)
+        sampler = PrioritizedSampler(ring, BATCH, 0, HOW)
+        sampler.sample()
+        sampler.learned(torch.linspace(0.1, 5, BATCH))
+        index = sampler.sample()["index"].copy()
+        priority = sampler._tree[np.arange(16)]
+        beta = {0: 0.5, 250: 0.625, 1000: 1.0, 5000: 1.0}[steps]
+        weight = (16 * priority[index] / priority.sum()) ** -beta
+        np.testing.assert_allclose(sampler.batch(CPU).weight, weight / weight.max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_an_error_that_is_not_finite_makes_a_row_rare_and_harms_no_other(wrong: float) -> None:
+    with two_lanes(BATCH) as ring:
+        sampler = PrioritizedSampler(ring, BATCH, 0, HOW)
+        index = sampler.sample()["index"].copy()
+        sampler.learned(td_errors(wrong, *[1.0] * (BATCH - 1)))
+        expected = np.where(np.arange(BATCH) == index[0], priority_of(0.0), priority_of(1.0))
+        np.testing.assert_allclose(sampler._tree[np.arange(BATCH)], expected)
+        assert np.isfinite(sampler.sample()["index"]).all() and torch.isfinite(sampler.batch(CPU).weight).all()
+
+
+def test_a_learner_that_is_held_up_for_a_lap_between_drawing_and_copying_draws_what_is_there_now() -> None:
+    with two_lanes(256) as ring:
+        writer, sampler, laps = ring.writer(0, 2), PrioritizedSampler(ring, BATCH, 0, HOW), [3]
+
+        def lap() -> None:
+            laps[0] -= 1
+            for _ in range(0, 256 * (laps[0] >= 0), 8):
+                writer.append(known(ring.layout, 8, writer.published))
+
+        Busy(sampler, lap)
+        rows = sampler.sample()
+        assert sampler.num_lapped == 3 * BATCH and not torn(rows).any()
+        assert rows["index"].min() >= 3 * 256
+
+
+def test_rows_overwritten_while_others_were_drawn_again_keep_their_weight_and_leave_no_priority() -> None:
+    with two_lanes(256) as ring:
+        writer, sampler, steps = ring.writer(0, 2), PrioritizedSampler(ring, BATCH, 0, HOW), [64, 128]
+
+        def write() -> None:
+            for _ in range(0, steps.pop(0) if steps else 0, 8):
+                writer.append(known(ring.layout, 8, writer.published))
+
+        Busy(sampler, write)
+        rows = sampler.sample()
+        assert 0 < sampler.num_lapped < BATCH and not torn(rows).any()
+        gone = rows["index"] < writer.published - 256
+        assert gone.any(), "whole when it was copied, overwritten since"
+        weight = sampler.batch(CPU).weight.numpy()
+        assert np.isfinite(weight).all() and (weight == 1).all(), "all had the same priority"
+        sampler.learned(torch.full((BATCH,), 1000.0))
+        tree, places = sampler._tree, rows["index"] % 256
+        kept = set(places[~gone].tolist())
+        assert all(tree[np.array([place])][0] <= 1.0 for place in places[gone].tolist() if place not in kept)
+        assert (tree[places[~gone]] == priority_of(1000.0)).all()
+
+
+def test_beside_a_process_that_laps_the_ring_no_row_is_torn_and_none_is_drawn_that_was_overwritten() -> None:
+    width, k, capacity = 120, 31, 127
+    with Ring.create(spec(width), Recording(), 1, capacity) as ring, writing(Job(ring.address, width, k)):
+        sampler, random = PrioritizedSampler(ring, BATCH, 0, HOW), np.random.default_rng(0)
+        while ring.load(Word.PUBLISHED)[0] < 2 * capacity:
+            pass
+        for _ in range(2000):
+            claimed = int(ring.load(Word.CLAIMED)[0])
+            rows = sampler.sample()
+            assert not torn(rows).any()
+            assert rows["index"].min() >= claimed - capacity
+            assert torch.isfinite(sampler.batch(CPU).weight).all()
+            sampler.learned(torch.from_numpy(random.exponential(size=BATCH).astype(np.float32)))
+        assert sampler.num_lapped > 0, "nothing was ever overwritten while it was copied: this showed nothing"
+
+
+def test_the_same_seed_draws_the_same_rows_by_priority() -> None:
+    with two_lanes(256, 64) as ring:
+        drawn = []
+        for seed in (1, 1, 2):
+            sampler = PrioritizedSampler(ring, BATCH, seed, HOW)
+            for number in range(3):
+                rows = sampler.sample()
+                sampler.learned(torch.arange(BATCH) * (number + 1.0))
+            drawn.append(rows["index"].copy())
+        assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("how", [None, HOW])
+def test_nothing_is_sampled_from_an_empty_ring_and_no_update_is_due(how: Prioritization | None) -> None:
+    with Ring.create(spec(), Recording(), 2, 64) as ring:
+        sampler = make_sampler(ring, BATCH, 0, how)
+        with pytest.raises(ValueError, match="the ring is empty"):
+            sampler.sample()
+        ring.writer(0, 1).decided(1000)  # decisions of which no row is complete
+        assert Replay(ring, sampler, ReplayRatio(1.0, BATCH, 0, 1), CPU).next(0) is None
+
+
+@pytest.mark.parametrize("how", [None, HOW])
+def test_the_batch_of_a_replay_on_the_cpu_is_always_the_last_sample(how: Prioritization | None) -> None:
+    with two_lanes(256, 64) as ring:
+        ring.writer(0, 1).decided(200)
+        sampler = make_sampler(ring, BATCH, 0, how)
+        replay = Replay(ring, sampler, ReplayRatio(100.0, BATCH, 0, 1), CPU)
+        first: npt.NDArray[np.float32] | None = None
+        for update in range(3):
+            batch = replay.next(update)
+            assert isinstance(batch, Batch) and batch.agent_steps == 200
+            rows = sampler.gather.rows
+            assert np.array_equal(batch.obs["x"], rows["obs"]["x"]) and np.array_equal(batch.reward, rows["reward"])
+            assert batch.weight.shape == (BATCH,) and batch.weight.dtype == torch.float32
+            assert first is None or not np.array_equal(batch.reward, first)
+            first = batch.reward.numpy().copy()
+            replay.learned(Learned({}, torch.linspace(0, 3, BATCH)))
+            fresh = sampler.batch(CPU)
+            assert torch.equal(fresh.weight, batch.weight)
