@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from algos import ddpg
+from algos import ddpg, dqn, iqn, qrdqn, sac_discrete
 from core.types import Algorithm
 
 
@@ -21,4 +21,12 @@ class Recipe(NamedTuple):
     """(EnvSpec, Config, device) -> the algorithm; raises ValueError for an environment that it cannot learn"""
 
 
-ALGORITHMS = {"ddpg": Recipe(ddpg.Config, ddpg.DDPG)}
+ALGORITHMS = {
+    "ddpg": Recipe(ddpg.Config, ddpg.DDPG),
+    "dqn": Recipe(dqn.Config, dqn.DQN),
+    "rainbow": Recipe(dqn.Rainbow, dqn.DQN),
+    "apex": Recipe(dqn.ApeX, dqn.DQN),
+    "qrdqn": Recipe(qrdqn.Config, qrdqn.QRDQN),
+    "iqn": Recipe(iqn.Config, iqn.IQN),
+    "sac_discrete": Recipe(sac_discrete.Config, sac_discrete.SACDiscrete),
+}

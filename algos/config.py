@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from core.net import NetSpec
@@ -90,6 +91,58 @@ class OffPolicy(Networks):
     @property
     def prioritization(self) -> Prioritization | None:
         return Prioritization(self.alpha, self.beta, self.beta_steps) if self.prioritized else None
+
+
+@dataclass(frozen=True)
+class Greedy(OffPolicy):
+    """Values of discrete choices, of which the best is taken: what the algorithms that learn them share."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """width of each hidden layer"""
+    batch_size: int = 128
+    """rows in one update"""
+    replay_ratio: float = 64.0
+    """how often a decision is sampled on average; 0: collect only"""
+    lr: float = 1e-3
+    """Adam's learning rate"""
+    tau: float = 1.0
+    """fraction by which the target network follows when it does; 1: it becomes what the network is"""
+    target_every: int = 250
+    """updates from one such step of the target network to the next"""
+    double: bool = True
+    """the network chooses what the target network values (van Hasselt et al. 2016), or else the target does both"""
+    dueling: bool = False
+    """the last hidden layer exists twice, for a state's value and for advantages (Wang et al. 2016)"""
+    noisy: bool = False
+    """explore by noise in the last two layers (Fortunato et al. 2018) instead of epsilon"""
+    epsilon_start: float = 1.0
+    """probability of any choice instead of the best, while training, at first"""
+    epsilon_end: float = 0.05
+    """what becomes of epsilon in epsilon_steps"""
+    epsilon_steps: int = 10_000
+    """agent steps in which epsilon goes there, evenly; 0: it stays at its start"""
+    ladder: float = 0.0
+    """agent i of N explores with epsilon^(1 + ladder i / (N - 1)) (Horgan et al. 2018 have 7); 0: all alike"""
+    worker_priorities: bool = False
+    """prioritised: the workers say each new row's TD error (Horgan et al. 2018), which else counts as the highest"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("--algo.lr", self.lr, 0 < self.lr < 1, "above 0, below 1")
+        require("--algo.tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1")
+        require("--algo.target-every", self.target_every, self.target_every >= 1, "at least 1")
+        require("--algo.epsilon-start", self.epsilon_start, 0 <= self.epsilon_start <= 1, "from 0 to 1")
+        require("--algo.epsilon-end", self.epsilon_end, 0 <= self.epsilon_end <= 1, "from 0 to 1")
+        require("--algo.epsilon-steps", self.epsilon_steps, self.epsilon_steps >= 0, "at least 0")
+        require("--algo.ladder", self.ladder, 0 <= self.ladder < inf, "at least 0, and finite")
+        climbs = self.ladder == 0 or not self.noisy
+        require("--algo.ladder", self.ladder, climbs, "0 with --algo.noisy, which needs no epsilon")
+        asked = self.prioritized or not self.worker_priorities
+        require("--algo.worker-priorities", self.worker_priorities, asked, "False without --algo.prioritized")
+
+    def epsilon(self, agent_steps: int) -> float:
+        """Probability of a random choice after so many agent steps."""
+        return 0.0 if self.noisy else linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps, agent_steps)
 
 
 @dataclass(frozen=True)

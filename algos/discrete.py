@@ -31,9 +31,15 @@ class Branches:
         return flat.unsqueeze(1) if len(self.sizes) == 1 else flat[:, self._where]
 
     def allowed(self, obs: dict[str, Tensor]) -> Tensor:
-        """(n or 1, branches, largest) bool: which choices there are, and may be made now."""
+        """(n or 1, branches, largest) bool: which choices there are, and may be made now.
+
+        In a branch where none may, as after an end, all may: what is thought of them there counts for nothing.
+        """
         mask = obs.get(ACTION_MASK)
-        return self._is_there.unsqueeze(0) if mask is None else self.spread(mask) & self._is_there
+        if mask is None:
+            return self._is_there.unsqueeze(0)
+        allowed = self.spread(mask) & self._is_there
+        return allowed | (self._is_there & ~allowed.any(dim=2, keepdim=True))
 
     def best(self, values: Tensor, obs: dict[str, Tensor]) -> Tensor:
         """(n, branches) the allowed choice with the highest of (n, branches, largest) `values`."""
@@ -43,4 +49,4 @@ class Branches:
 def pick(values: Tensor, choice: Tensor) -> Tensor:
     """(n, branches, ...) of (n, branches, largest, ...): what stands at each branch's (n, branches) choice."""
     index = choice.long().view(*choice.shape, 1, *[1] * (values.dim() - 3))
-    return values.take_along_dim(index, dim=2).squeeze(2)
+    return values.gather(2, index.expand(*choice.shape, 1, *values.shape[3:])).squeeze(2)
