@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from algos import ddpg, ppo, r2d2, vtrace
+from algos import ddpg, dqn, iqn, ppo, qrdqn, r2d2, sac_discrete, vtrace
 from core.types import Algorithm
 
 
@@ -23,6 +23,12 @@ class Recipe(NamedTuple):
 
 ALGORITHMS = {
     "ddpg": Recipe(ddpg.Config, ddpg.DDPG),
+    "dqn": Recipe(dqn.Config, dqn.DQN),
+    "rainbow": Recipe(dqn.Rainbow, dqn.DQN),
+    "apex": Recipe(dqn.ApeX, dqn.DQN),
+    "qrdqn": Recipe(qrdqn.Config, qrdqn.QRDQN),
+    "iqn": Recipe(iqn.Config, iqn.IQN),
+    "sac_discrete": Recipe(sac_discrete.Config, sac_discrete.SACDiscrete),
     "ppo": Recipe(ppo.Config, ppo.PPO),
     "vtrace": Recipe(vtrace.Config, vtrace.VTrace),
     "r2d2": Recipe(r2d2.Config, r2d2.R2D2),

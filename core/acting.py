@@ -209,7 +209,8 @@ class Policy:
 
     def _worth(self, output: FloatArray) -> FloatArray:
         """(n, sum of the branches) the value of each choice."""
-        atoms: FloatArray = output.reshape(len(output), self._branches[-1].stop, -1)
+        choices = self._branches[-1].stop
+        atoms: FloatArray = output.reshape(len(output), choices, self._spec.net.outputs // choices)
         if not len(self._support):
             return atoms[:, :, 0] if atoms.shape[2] == 1 else atoms.mean(axis=2)
         likely = np.exp(atoms - atoms.max(axis=2, keepdims=True))
@@ -240,10 +241,11 @@ class Policy:
         return choice
 
     def _allowed(self, branch: slice, obs: Obs, shape: tuple[int, ...]) -> BoolArray:
+        """Which choices of a branch may be made; all of them where none may, as after an end."""
         if ACTION_MASK not in obs:
             return np.ones(shape, np.bool_)
         allowed: BoolArray = obs[ACTION_MASK][:, branch]
-        return allowed
+        return allowed | ~allowed.any(axis=1, keepdims=True)
 
     def _no_action(self, n: int) -> FloatArray:
         return np.zeros((n, 0), np.float32)

@@ -1,0 +1,138 @@
+"""IQN: Dabney, Ostrovski, Silver, Munos 2018, "Implicit quantile networks for distributional reinforcement learning".
+
+The network is asked for the return of each choice at any fractions of all returns, drawn anew for each row of each
+update. Workers act by the mean at 32 evenly spaced ones (core/net.py).
+
+Several branches: each has returns and targets of its own, over the same hidden layers; the loss is their mean.
+Choices that an action mask excludes are neither made nor valued.
+
+Deviations from the paper: the best choice next is that of the network (`double`), and by its mean at evenly spaced
+fractions instead of random ones, fewer of them; observations normalised by running statistics; a row's priority, where
+replay is prioritised, is the difference of the means; risk-averse policies are left out; sizes and rates for small
+vector observations. docs/algos/iqn.md says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algos.config import Greedy, only_discrete
+from algos.discrete import Branches, pick
+from algos.nets import Network, Normalizer, flatten, prepare
+from algos.optimizer import Optimizer
+from algos.quantiles import quantile_huber
+from core.acting import PolicySpec
+from core.types import Batch, EnvSpec, Learned, Recording, require
+
+
+@dataclass(frozen=True)
+class Config(Greedy):
+    """IQN. Fractions and rates are per update; steps are agent steps."""
+
+    lr: float = 5e-4
+    """Adam's learning rate"""
+    target_every: int = 100
+    """updates from one step of the target network to the next"""
+    samples: int = 8
+    """fractions at which the network is asked for the batch's own choices (the paper's N)"""
+    target_samples: int = 8
+    """fractions at which the target network is asked for the best choices next (the paper's N')"""
+    choice_samples: int = 8
+    """evenly spaced fractions by whose mean the best choices next are found; the paper has 32 random ones"""
+    cosines: int = 64
+    """cosines that a fraction is told to the network by"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("samples", "target_samples", "choice_samples", "cosines"):
+            value = getattr(self, name)
+            require(f"--algo.{name.replace('_', '-')}", value, value >= 1, "at least 1")
+
+
+class IQN:
+    """A network that says the return of each choice at any fraction of all, and a slower copy to learn from."""
+
+    def __init__(self, spec: EnvSpec, config: Config, device: str = "cpu") -> None:
+        only_discrete("IQN", spec)
+        self.config = config
+        sizes = spec.action.branches
+        self.recording = Recording(config.gamma, config.n_step, priority=config.worker_priorities)
+        net = config.net(
+            spec,
+            sum(sizes),
+            dueling=sizes if config.dueling else (),
+            noisy=config.noisy,
+            cosines=config.cosines,
+            extras={"epsilon": 1},
+        )
+        self.policy_spec = PolicySpec(net, "greedy", ladder=config.ladder)
+        self._branches = Branches(sizes, device)
+        k = config.choice_samples
+        self._evenly = ((torch.arange(k, device=device) + 0.5) / k).unsqueeze(0)
+        self.normalizer = Normalizer(net.width).to(device)
+        self.online, self.target = Network(net).to(device), Network(net).to(device)
+        self._online, self._target = flatten(self.online), flatten(self.target)
+        self._target.data.copy_(self._online.data)
+        self._optimizer = Optimizer(self._online, config.lr, config)
+        self._updates = self._agent_steps = 0
+
+    def update(self, batch: Batch) -> Learned:
+        """One update of the network, and now and then of its target (section 3.1 of the paper)."""
+        config, n = self.config, len(batch.reward)
+        self._updates, self._agent_steps = self._updates + 1, batch.agent_steps
+        self.normalizer.show(batch.obs, self.policy_spec.net)
+        obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
+
+        # the target's returns of the best choice next, discounted, plus the reward
+        with torch.no_grad():
+            self.target.renoise()
+            chooser = self.target
+            if config.double:
+                self.online.renoise()
+                chooser = self.online
+            best = self._branches.best(self._says(chooser, next_obs, self._evenly).mean(3), batch.next_obs)
+            fractions = torch.rand(n, config.target_samples, device=batch.reward.device)
+            later = pick(self._says(self.target, next_obs, fractions), best)
+            target = batch.reward.view(-1, 1, 1) + batch.discount.view(-1, 1, 1) * later
+
+        # equation 3: quantile regression towards them, at fractions of its own
+        self.online.renoise()
+        fractions = torch.rand(n, config.samples, device=batch.reward.device)
+        returns = pick(self._says(self.online, obs, fractions), batch.choice)
+        loss = (batch.weight * quantile_huber(returns, target, fractions.unsqueeze(1)).mean(1)).mean()
+        self._optimizer.descend(loss, batch.agent_steps)
+
+        # target: follow
+        if self._updates % config.target_every == 0:
+            self._target.data.lerp_(self._online.data, config.tau)
+        value = returns.detach().mean(2)
+        return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
+
+    def _says(self, network: Network, obs: dict[str, Tensor], fractions: Tensor) -> Tensor:
+        """(n, branches, largest, K) at (n or 1, K) `fractions`."""
+        return self._branches.spread(network(obs, taus=fractions).transpose(1, 2))
+
+    def policy_parameters(self) -> Tensor:
+        epsilon = self._online.new_tensor([self.config.epsilon(self._agent_steps)])
+        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._online.data, epsilon])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "normalizer": self.normalizer.state_dict(),
+            "online": self._online.data,
+            "target": self._target.data,
+            "optimizer": self._optimizer.state_dict(),
+            "updates": self._updates,
+            "agent_steps": self._agent_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.normalizer.load_state_dict(state["normalizer"])
+        self._online.data.copy_(state["online"])
+        self._target.data.copy_(state["target"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._updates, self._agent_steps = state["updates"], state["agent_steps"]

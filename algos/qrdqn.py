@@ -1,0 +1,117 @@
+"""QR-DQN: Dabney, Rowland, Bellemare, Munos 2018, "Distributional reinforcement learning with quantile regression".
+
+The network says N quantiles of the return of each choice, at the fixed fractions (2 i - 1) / 2 N of all returns; a
+value is their mean.
+
+Several branches: each has quantiles and targets of its own, over the same hidden layers; the loss is their mean.
+Choices that an action mask excludes are neither made nor valued.
+
+Deviations from the paper: the next choice is the network's, valued by the target (`double`; the paper has no such
+variant); observations normalised by running statistics; a row's priority, where replay is prioritised, is the
+difference of the means; sizes and rates for small vector observations, 32 quantiles instead of 200.
+docs/algos/qrdqn.md says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algos.config import Greedy, only_discrete
+from algos.discrete import Branches, pick
+from algos.nets import Network, Normalizer, flatten, prepare
+from algos.optimizer import Optimizer
+from algos.quantiles import quantile_huber
+from core.acting import PolicySpec
+from core.types import Batch, EnvSpec, Learned, Recording, require
+
+
+@dataclass(frozen=True)
+class Config(Greedy):
+    """QR-DQN. Fractions and rates are per update; steps are agent steps."""
+
+    quantiles: int = 32
+    """of the return of each choice; the paper has 200"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("--algo.quantiles", self.quantiles, self.quantiles >= 1, "at least 1")
+
+
+class QRDQN:
+    """A network that says how the return of each choice is distributed, and a slower copy that says what to learn."""
+
+    def __init__(self, spec: EnvSpec, config: Config, device: str = "cpu") -> None:
+        only_discrete("QR-DQN", spec)
+        self.config = config
+        sizes, n = spec.action.branches, config.quantiles
+        self.recording = Recording(config.gamma, config.n_step, priority=config.worker_priorities)
+        net = config.net(
+            spec, sum(sizes) * n, dueling=sizes if config.dueling else (), noisy=config.noisy, extras={"epsilon": 1}
+        )
+        self.policy_spec = PolicySpec(net, "greedy", ladder=config.ladder)
+        self._branches = Branches(sizes, device)
+        self._fractions = ((torch.arange(n, device=device) + 0.5) / n).view(1, 1, n)  # lemma 2
+        self.normalizer = Normalizer(net.width).to(device)
+        self.online, self.target = Network(net).to(device), Network(net).to(device)
+        self._online, self._target = flatten(self.online), flatten(self.target)
+        self._target.data.copy_(self._online.data)
+        self._optimizer = Optimizer(self._online, config.lr, config)
+        self._updates = self._agent_steps = 0
+
+    def update(self, batch: Batch) -> Learned:
+        """One update of the network, and now and then of its target (algorithm 1 of the paper)."""
+        config = self.config
+        self._updates, self._agent_steps = self._updates + 1, batch.agent_steps
+        self.normalizer.show(batch.obs, self.policy_spec.net)
+        obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
+
+        # the target's quantiles of the best choice next, discounted, plus the reward
+        with torch.no_grad():
+            self.target.renoise()
+            said = judge = self._says(self.target, next_obs)
+            if config.double:
+                self.online.renoise()
+                judge = self._says(self.online, next_obs)
+            later = pick(said, self._branches.best(judge.mean(3), batch.next_obs))
+            target = batch.reward.view(-1, 1, 1) + batch.discount.view(-1, 1, 1) * later
+
+        # quantile regression towards them
+        self.online.renoise()
+        quantiles = pick(self._says(self.online, obs), batch.choice)
+        loss = (batch.weight * quantile_huber(quantiles, target, self._fractions).mean(1)).mean()
+        self._optimizer.descend(loss, batch.agent_steps)
+
+        # target: follow
+        if self._updates % config.target_every == 0:
+            self._target.data.lerp_(self._online.data, config.tau)
+        value = quantiles.detach().mean(2)
+        return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
+
+    def _says(self, network: Network, obs: dict[str, Tensor]) -> Tensor:
+        """(n, branches, largest, quantiles)"""
+        return self._branches.spread(network(obs).unflatten(1, (-1, self.config.quantiles)))
+
+    def policy_parameters(self) -> Tensor:
+        epsilon = self._online.new_tensor([self.config.epsilon(self._agent_steps)])
+        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._online.data, epsilon])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "normalizer": self.normalizer.state_dict(),
+            "online": self._online.data,
+            "target": self._target.data,
+            "optimizer": self._optimizer.state_dict(),
+            "updates": self._updates,
+            "agent_steps": self._agent_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.normalizer.load_state_dict(state["normalizer"])
+        self._online.data.copy_(state["online"])
+        self._target.data.copy_(state["target"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._updates, self._agent_steps = state["updates"], state["agent_steps"]
