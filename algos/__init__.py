@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from algos import ddpg
+from algos import ddpg, sac, td3
 from core.types import Algorithm
 
 
@@ -21,4 +21,8 @@ class Recipe(NamedTuple):
     """(EnvSpec, Config, device) -> the algorithm; raises ValueError for an environment that it cannot learn"""
 
 
-ALGORITHMS = {"ddpg": Recipe(ddpg.Config, ddpg.DDPG)}
+ALGORITHMS = {
+    "ddpg": Recipe(ddpg.Config, ddpg.DDPG),
+    "sac": Recipe(sac.Config, sac.SAC),
+    "td3": Recipe(td3.Config, td3.TD3),
+}
