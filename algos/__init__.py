@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from algos import ddpg, dqn, iqn, ppo, qrdqn, r2d2, sac_discrete, vtrace
+from algos import ddpg, dqn, iqn, ppo, qrdqn, r2d2, sac, sac_discrete, td3, vtrace
 from core.types import Algorithm
 
 
@@ -23,6 +23,8 @@ class Recipe(NamedTuple):
 
 ALGORITHMS = {
     "ddpg": Recipe(ddpg.Config, ddpg.DDPG),
+    "td3": Recipe(td3.Config, td3.TD3),
+    "sac": Recipe(sac.Config, sac.SAC),
     "dqn": Recipe(dqn.Config, dqn.DQN),
     "rainbow": Recipe(dqn.Rainbow, dqn.DQN),
     "apex": Recipe(dqn.ApeX, dqn.DQN),

@@ -1,0 +1,148 @@
+"""Soft actor-critic: Haarnoja et al. 2018, "Soft actor-critic algorithms and applications" (arXiv 1812.05905).
+
+Deviations from the paper: observations normalised by running statistics; last layers start near zero; log standard
+deviations within core.acting's limits; higher learning rates; the temperature starts at 0.1 instead of 1; targets
+follow twice as fast; fewer updates for each decision; the ring holds fewer steps. docs/algos/sac.md says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from algos.config import OffPolicy, only_continuous
+from algos.nets import Network, Normalizer, flatten, prepare
+from algos.optimizer import Optimizer
+from algos.twins import Twins
+from core.acting import LOG_STD, PolicySpec
+from core.types import Batch, EnvSpec, Learned, Recording, require
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_FIRST_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class Config(OffPolicy):
+    """SAC. Fractions and rates are per update; steps are agent steps."""
+
+    replay_ratio: float = 64.0
+    """how often a decision is sampled on average; 0: collect only"""
+    tau: float = 0.01
+    """fraction by which the target networks follow at each update"""
+    actor_lr: float = 1e-3
+    """Adam's learning rate for the actor"""
+    critic_lr: float = 1e-3
+    """Adam's learning rate for both critics"""
+    temperature: float = 0.0
+    """what a nat of the policy's entropy is worth, in rewards; 0: whatever keeps the entropy at minus the number of
+    actions"""
+    temperature_lr: float = 1e-3
+    """Adam's learning rate for the logarithm of a temperature that adapts"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("--algo.tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1")
+        require("--algo.actor-lr", self.actor_lr, 0 < self.actor_lr < 1, "above 0, below 1")
+        require("--algo.critic-lr", self.critic_lr, 0 < self.critic_lr < 1, "above 0, below 1")
+        require("--algo.temperature", self.temperature, 0 <= self.temperature < math.inf, "at least 0 and finite")
+        require("--algo.temperature-lr", self.temperature_lr, 0 < self.temperature_lr < 1, "above 0, below 1")
+
+
+class SAC:
+    """A stochastic actor that climbs the lower of two critics and its own entropy; both count in what they learn."""
+
+    def __init__(self, spec: EnvSpec, config: Config, device: str = "cpu") -> None:
+        only_continuous("SAC", spec)
+        self.config = config
+        self.recording = Recording(config.gamma, config.n_step)
+        net = config.net(spec, 2 * spec.action.num_continuous)  # a mean and a log standard deviation each
+        critic = replace(net, extra=spec.action.num_continuous, outputs=1)
+        self.policy_spec = PolicySpec(net, "squashed")
+        self.normalizer = Normalizer(net.width).to(device)
+        self.actor = Network(net).to(device)
+        self.critics, self.target_critics = Twins(critic).to(device), Twins(critic).to(device)
+        self._actor, self._critics = flatten(self.actor), flatten(self.critics)
+        self._target_critics = flatten(self.target_critics)
+        self._target_critics.data.copy_(self._critics.data)
+        first = torch.tensor([math.log(config.temperature or _FIRST_TEMPERATURE)], device=device)
+        self._log_temperature = flatten(nn.Parameter(first))
+        self._target_entropy = -float(spec.action.num_continuous)
+        self._actor_optimizer = Optimizer(self._actor, config.actor_lr, config)
+        self._critic_optimizer = Optimizer(self._critics, config.critic_lr, config)
+        self._temperature_optimizer = Optimizer(self._log_temperature, config.temperature_lr, config)
+
+    def update(self, batch: Batch) -> Learned:
+        """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""
+        self.normalizer.show(batch.obs, self.policy_spec.net)
+        obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
+        temperature = self._log_temperature.detach().exp()
+
+        # critics: towards the reward plus the lower of what the targets say, and the entropy, of a next action
+        with torch.no_grad():
+            next_action, next_log_prob = self._sample(next_obs)
+            next_value = self.target_critics(next_obs, next_action).amin(dim=0) - temperature * next_log_prob
+            target = batch.reward + batch.discount * next_value
+        q = self.critics(obs, batch.action)
+        td_error = target - q
+        critic_loss = 0.5 * (batch.weight * td_error.square()).mean(dim=1).sum()
+        self._critic_optimizer.descend(critic_loss, batch.agent_steps)
+
+        # actor: climb the lower critic and the entropy; the critics' own weights need no gradient here
+        action, log_prob = self._sample(obs)
+        actor_loss = (temperature * log_prob - self.critics(obs, action).amin(dim=0)).mean()
+        self._actor_optimizer.descend(actor_loss, batch.agent_steps, only=self.actor.parameters())
+
+        # temperature: down while the entropy is above its target, else up
+        entropy = -log_prob.detach().mean()
+        if not self.config.temperature:
+            temperature_loss = (self._log_temperature.exp() * (entropy - self._target_entropy)).sum()
+            self._temperature_optimizer.descend(temperature_loss, batch.agent_steps)
+
+        # targets: follow slowly
+        self._target_critics.data.lerp_(self._critics.data, self.config.tau)
+        metrics = {
+            "critic_loss": critic_loss.detach(),
+            "actor_loss": actor_loss.detach(),
+            "q": q.detach().mean(),
+            "entropy": entropy,
+            "temperature": temperature.squeeze(0),
+        }
+        return Learned(metrics, td_error.detach().abs().mean(dim=0))
+
+    def _sample(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(n, num_continuous) actions in [-1, 1] and (n,) their log-probability (appendix C, equation 26)."""
+        mean, log_std = self.actor(obs).chunk(2, dim=1)
+        log_std = log_std.clamp(*LOG_STD)
+        drawn = torch.randn_like(mean)
+        before = mean + log_std.exp() * drawn
+        # log(1 - tanh(u)^2) in a form that does not overflow
+        slope = 2 * (math.log(2) - before - functional.softplus(-2 * before))
+        log_prob = -(0.5 * drawn.square() + log_std + _HALF_LOG_2PI + slope).sum(dim=1)
+        return before.tanh(), log_prob
+
+    def policy_parameters(self) -> Tensor:
+        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "normalizer": self.normalizer.state_dict(),
+            "actor": self._actor.data,
+            "critics": self._critics.data,
+            "target_critics": self._target_critics.data,
+            "log_temperature": self._log_temperature.data,
+            "actor_optimizer": self._actor_optimizer.state_dict(),
+            "critic_optimizer": self._critic_optimizer.state_dict(),
+            "temperature_optimizer": self._temperature_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.normalizer.load_state_dict(state["normalizer"])
+        for name in ("actor", "critics", "target_critics", "log_temperature"):
+            getattr(self, f"_{name}").data.copy_(state[name])
+        for name in ("actor", "critic", "temperature"):
+            getattr(self, f"_{name}_optimizer").load_state_dict(state[f"{name}_optimizer"])
