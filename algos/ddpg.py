@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous
-from algos.nets import Network, Normalizer, flatten, prepare
+from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from core.acting import Noise, PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, require
@@ -84,9 +84,10 @@ class DDPG:
         critic_loss = (batch.weight * td_error.square()).mean()
         self._critic_optimizer.descend(critic_loss, batch.agent_steps)
 
-        # actor: climb Q along the action it would take now; the critic's own weights need no gradient here
-        actor_loss = -self.critic(obs, self.actor(obs).tanh()).mean()
-        self._actor_optimizer.descend(actor_loss, batch.agent_steps, only=self.actor.parameters())
+        # actor: climb Q along the action it would take now
+        with fixed(self.critic):
+            actor_loss = -self.critic(obs, self.actor(obs).tanh()).mean()
+        self._actor_optimizer.descend(actor_loss, batch.agent_steps)
 
         # targets: follow slowly
         self._target_critic.data.lerp_(self._critic.data, self.config.tau)

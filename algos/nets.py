@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -179,6 +181,17 @@ def _module(layer: described.Layer) -> nn.Module:
 
 def _pool(x: Tensor) -> Tensor:
     return functional.max_pool2d(x, 3, 2, 1)
+
+
+@contextmanager
+def fixed(network: nn.Module) -> Iterator[None]:
+    """What the network says in here depends on its inputs alone: its own parameters get no gradient from it."""
+    parameters = list(network.parameters())
+    for each in parameters:
+        each.requires_grad_(False)
+    yield
+    for each in parameters:
+        each.requires_grad_(True)
 
 
 def flatten(*parts: nn.Module | nn.Parameter) -> nn.Parameter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -20,12 +19,12 @@ class Optimizer:
         self._flat, self._lr, self._config = flat, lr, config
         self._adam = torch.optim.Adam([flat], lr, eps=eps, fused=True)
 
-    def descend(self, loss: Tensor, agent_steps: int, only: Iterable[Tensor] | None = None) -> None:
-        """One step down the gradient of `loss`; `only` these parameters take part, where the loss has others, too."""
+    def descend(self, loss: Tensor, agent_steps: int) -> None:
+        """One step down the gradient of `loss`."""
         config, grad = self._config, self._flat.grad
         assert grad is not None
         grad.zero_()
-        torch.autograd.backward(loss, inputs=None if only is None else list(only))
+        torch.autograd.backward(loss)
         if config.max_grad_norm:
             grad.mul_((config.max_grad_norm / (grad.norm() + 1e-6)).clamp(max=1.0))
         if config.lr_steps:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from algos.config import OffPolicy, only_continuous
-from algos.nets import Network, Normalizer, flatten, prepare
+from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.twins import Twins
 from core.acting import LOG_STD, PolicySpec
@@ -92,10 +92,11 @@ class SAC:
         critic_loss = 0.5 * (batch.weight * td_error.square()).mean(dim=1).sum()
         self._critic_optimizer.descend(critic_loss, batch.agent_steps)
 
-        # actor: climb the lower critic and the entropy; the critics' own weights need no gradient here
+        # actor: climb the lower critic and the entropy
         action, log_prob = self._sample(obs)
-        actor_loss = (temperature * log_prob - self.critics(obs, action).amin(dim=0)).mean()
-        self._actor_optimizer.descend(actor_loss, batch.agent_steps, only=self.actor.parameters())
+        with fixed(self.critics):
+            actor_loss = (temperature * log_prob - self.critics(obs, action).amin(dim=0)).mean()
+        self._actor_optimizer.descend(actor_loss, batch.agent_steps)
 
         # temperature: down while the entropy is above its target, else up
         entropy = -log_prob.detach().mean()

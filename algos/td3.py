@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous
-from algos.nets import Network, Normalizer, flatten, prepare
+from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.twins import Twins
 from core.acting import Noise, PolicySpec
@@ -95,9 +95,9 @@ class TD3:
         # actor, and targets that follow slowly: only every few updates, when the critics are less wrong
         self._updates += 1
         if self._updates % self.config.policy_delay == 0:
-            # climb the first critic; its weights need no gradient here
-            actor_loss = -self.critics.one(obs, self.actor(obs).tanh()).mean()
-            self._actor_optimizer.descend(actor_loss, batch.agent_steps, only=self.actor.parameters())
+            with fixed(self.critics.one):  # climb the first critic
+                actor_loss = -self.critics.one(obs, self.actor(obs).tanh()).mean()
+            self._actor_optimizer.descend(actor_loss, batch.agent_steps)
             self._actor_loss = actor_loss.detach()
             self._target_critics.data.lerp_(self._critics.data, self.config.tau)
             self._target_actor.data.lerp_(self._actor.data, self.config.tau)

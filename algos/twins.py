@@ -15,7 +15,6 @@ class Twins(nn.Module):
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
-        # One after the other: .
         self.one, self.other = Network(spec), Network(spec)
 
     def forward(self, obs: dict[str, Tensor], action: Tensor) -> Tensor:

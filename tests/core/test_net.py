@@ -105,13 +105,13 @@ def test_numpy_and_torch_act_alike(spec: NetSpec, n: int, seed: int) -> None:
             wanted, wanted_state = network.unroll(prepared, torch.from_numpy(state.copy()))
             steps = [net({name: values[:, t] for name, values in obs.items()}, state) for t in range(3)]
             said = np.stack(steps, axis=1)
-            np.testing.assert_allclose(state, wanted_state, rtol=2e-5, atol=2e-5)
+            np.testing.assert_allclose(state, wanted_state, rtol=1e-4, atol=1e-4)
         else:
             taus = (torch.arange(ACTING_QUANTILES) + 0.5).expand(n, -1) / ACTING_QUANTILES if spec.cosines else None
             wanted, said = network(prepared, taus=taus), net(obs)
             wanted = wanted.mean(dim=1) if spec.cosines else wanted
     assert said.dtype == np.float32 and said.shape[-1] == spec.outputs
-    np.testing.assert_allclose(said, wanted, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(said, wanted, rtol=1e-4, atol=1e-4)
     assert all(np.array_equal(values, before[name]) for name, values in obs.items())
 
 
