@@ -103,11 +103,16 @@ class Greedy(OffPolicy):
     """rows in one update"""
     replay_ratio: float = 64.0
     """how often a decision is sampled on average; 0: collect only"""
-    lr: float = 1e-3
+    normalize: bool = False
+    """normalise vector observations by their running mean and standard deviation. Off: a policy that gets better sees
+    fewer kinds of observations, and those close to a failure would move out of the normaliser's limits"""
+    n_step: int = 3
+    """rewards counted before the target network's estimate takes over"""
+    lr: float = 5e-4
     """Adam's learning rate"""
-    tau: float = 1.0
+    tau: float = 0.01
     """fraction by which the target network follows when it does; 1: it becomes what the network is"""
-    target_every: int = 250
+    target_every: int = 1
     """updates from one such step of the target network to the next"""
     double: bool = True
     """the network chooses what the target network values (van Hasselt et al. 2016), or else the target does both"""

@@ -72,7 +72,6 @@ class Config(Greedy):
 class Rainbow(Config):
     """All of it but Munchausen (Hessel et al. 2018)."""
 
-    n_step: int = 3
     prioritized: bool = True
     alpha: float = 0.5
     dueling: bool = True
@@ -84,7 +83,6 @@ class Rainbow(Config):
 class ApeX(Config):
     """Double, dueling, prioritised by the workers, each agent with an epsilon of its own (Horgan et al. 2018)."""
 
-    n_step: int = 3
     prioritized: bool = True
     worker_priorities: bool = True
     dueling: bool = True

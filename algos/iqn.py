@@ -33,10 +33,6 @@ from core.types import Batch, EnvSpec, Learned, Recording, require
 class Config(Greedy):
     """IQN. Fractions and rates are per update; steps are agent steps."""
 
-    lr: float = 5e-4
-    """Adam's learning rate"""
-    target_every: int = 100
-    """updates from one step of the target network to the next"""
     samples: int = 8
     """fractions at which the network is asked for the batch's own choices (the paper's N)"""
     target_samples: int = 8

@@ -69,8 +69,8 @@ CASES = (
     Case("sac", 17, 6, 0, (256, 256), 256, config=PLAIN),
     Case("dqn", 8, 0, 4, (256, 256), 128, config=PLAIN),  # LunarLander's
     Case("dqn", 4, 0, 2, (64, 64), 64, config=PLAIN),  # CartPole's
-    Case("qrdqn", 8, 0, 4, (256, 256), 128, config=PLAIN),
-    Case("qrdqn", 4, 0, 2, (64, 64), 64, config=PLAIN),
+    Case("qrdqn", 8, 0, 4, (256, 256), 128, config={**PLAIN, "quantiles": 200}),
+    Case("qrdqn", 4, 0, 2, (64, 64), 64, config={**PLAIN, "quantiles": 200}),
     Case("ppo", 17, 6, 0, (64, 64), 64, config=PLAIN),  # tanh, actor and critic apart; 10 epochs of 2048 rows
     Case("ppo", 4, 0, 2, (64, 64), 64, config=PLAIN),
 )
