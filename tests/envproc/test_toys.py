@@ -13,7 +13,7 @@ from envproc import EnvConfig, make_env, toys
 from envproc.env import Env, Step
 from tests.contracts import check_env
 
-ALL = ["Masked", "Hybrid", "MultiDiscrete", "CartPoleWithoutVelocities"]
+ALL = ["Masked", "Hybrid", "MultiDiscrete", "Catch", "CartPoleWithoutVelocities"]
 
 
 def toy(name: str, copies: int = 1) -> Env:
@@ -161,3 +161,24 @@ def test_who_remembers_where_the_pole_was_balances_it_and_who_does_not_cannot() 
 
     assert returns(toy("CartPoleWithoutVelocities"), remember, 1100) == 500
     assert returns(toy("CartPoleWithoutVelocities"), forget, 1100) < 100
+
+
+def test_who_sees_where_the_ball_moves_catches_it_and_who_guesses_earns_what_is_told() -> None:
+    last: list[FloatArray] = []
+
+    def below_the_ball(step: Step) -> Action:
+        image = step.obs["image"][:, 0].astype(np.float32)
+        ball, paddle = (image[:, rows].sum(1).argmax(1) for rows in (slice(0, 18), slice(18, 20)))
+        row = image[:, :18].any(axis=2).argmax(1)
+        before = last[0] if last and len(last[0]) == len(ball) else ball
+        last[:] = [ball]
+        # two pixels down is one aside; at the sides it bounces
+        way = np.where(row == 0, 0, ball - before)
+        lands = ball + way * (18 - row) // 2
+        lands = np.where(lands < 0, -lands, np.where(lands > 18, 36 - lands, lands))
+        return discrete(np.sign(lands - 1 - paddle) * (np.abs(lands - 1 - paddle) > 1) + 1)
+
+    assert returns(toy("Catch", 4), below_the_ball, 300) > 0.95
+    random = np.random.default_rng(0)
+    guess = returns(toy("Catch", 4), lambda step: discrete(random.integers(0, 3, len(step.agent))), 1000)
+    assert guess == pytest.approx(-0.42, abs=0.05)

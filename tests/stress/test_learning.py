@@ -48,6 +48,7 @@ TASKS = [
     Task("dqn ppo", "envproc.toys:Masked", -0.62, 300_000, "--eval-every 10000"),
     Task("ppo", "envproc.toys:Hybrid", 17, 600_000, "--eval-every 10000"),
     Task("dqn ppo", "envproc.toys:MultiDiscrete", 17, 300_000, "--eval-every 10000"),
+    Task("dqn", "envproc.toys:Catch", 0.9, 100_000, "--frame-stack 2 --algo.conv simple --algo.hidden 128"),
 ]
 CASES = [(algorithm, task) for task in TASKS for algorithm in task.algorithms.split()]
 

@@ -1,0 +1,77 @@
+"""Each algorithm from the command line to a policy that plays: rows, policy in numpy and schedules fit together.
+
+In the mode single and in this process, where thirteen of them take seconds. What they learn is test_learning.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from algos import ALGORITHMS
+from scripts import evaluate, train
+
+CONTINUOUS, MASKED, BRANCHES, MIXED, IMAGES = (
+    "3dball",
+    "envproc.toys:Masked",
+    "envproc.toys:MultiDiscrete",
+    "envproc.toys:Hybrid",
+    "envproc.toys:Catch",
+)
+REPLAYS = "--algo.warmup 60 --algo.batch-size 16 --algo.replay-ratio 8 --algo.hidden 16 16"
+RECURRENT = "--algo.warmup 60 --algo.batch-size 4 --algo.lstm 8 --algo.hidden 16"
+ORDERED = "--algo.horizon 8 --algo.hidden 16 16"
+PIXELS = "--frame-stack 2 --algo.conv simple"
+
+CASES = [
+    *((name, f"--env {CONTINUOUS} {REPLAYS}") for name in ("ddpg", "td3", "sac")),
+    *((name, f"--env {MASKED} {REPLAYS}") for name in ("dqn", "rainbow", "apex", "qrdqn", "iqn", "sac_discrete")),
+    *((name, f"--env {BRANCHES} {REPLAYS}") for name in ("dqn", "rainbow", "apex", "qrdqn", "iqn", "sac_discrete")),
+    ("r2d2", f"--env {MASKED} {RECURRENT}"),
+    ("r2d2", f"--env {IMAGES} {PIXELS} {RECURRENT}"),
+    *((name, f"--env {env} {ORDERED}") for name in ("ppo", "vtrace") for env in (CONTINUOUS, MASKED, BRANCHES, MIXED)),
+    *((name, f"--env {IMAGES} {PIXELS} {REPLAYS} --algo.prioritized") for name in ("dqn", "rainbow", "iqn")),
+    ("apex", f"--env {IMAGES} {PIXELS} {REPLAYS} --workers 2"),
+    ("ppo", f"--env {IMAGES} {PIXELS} {ORDERED} --algo.share --workers 2"),
+    ("sac", f"--env {CONTINUOUS} {REPLAYS} --algo.prioritized --algo.n-step 3 --algo.layer-norm --workers 2"),
+    ("dqn", f"--env {MASKED} {REPLAYS} --algo.munchausen --algo.dueling --algo.noisy --precision bfloat16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """A run changes what belongs to its process: signals, threads, how small a number may be."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    threads = torch.get_num_threads()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def run(name: str, options: str, home: Path, run: str, seed: int) -> dict[str, Any]:
+    """The summary of a run of some hundred agent steps."""
+    command = f"{name} {options} --mode single --steps 320 --eval-every 1000 --eval-episodes 24 --seed {seed}"
+    assert train.main([*command.split(), "--runs-dir", str(home), "--run", run]) == 0
+    summary: dict[str, Any] = json.loads((home / run / "metrics.jsonl").read_text().splitlines()[-1])
+    return summary
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name} {options}"[:40] for name, options in CASES])
+def test_it_trains_repeatably_and_what_it_leaves_can_be_played(name: str, options: str, tmp_path: Path) -> None:
+    once = run(name, options, tmp_path, "once", seed=1)
+    again = run(name, options, tmp_path, "again", seed=1)
+    assert once["updates"] >= 5 and once["eval_return"] is not None
+    assert once["weights_sha256"] == again["weights_sha256"]
+    assert evaluate.main(["once", "--runs-dir", str(tmp_path), "--episodes", "8"]) == 0
+
+
+def test_no_algorithm_is_left_out() -> None:
+    assert {name for name, _ in CASES} == set(ALGORITHMS)
