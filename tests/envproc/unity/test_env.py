@@ -156,6 +156,19 @@ def test_an_image_is_the_same_however_it_comes(stacked: bool) -> None:
         np.testing.assert_allclose(each, first, atol=1 / 255)
 
 
+@pytest.mark.parametrize("raw", ["", "--raw-images"])
+def test_images_as_bytes_are_the_same_pixels(raw: str) -> None:
+    images = []
+    for image_bytes in (False, True):
+        with closing(play("Visual", args=raw, image_bytes=image_bytes)) as env:
+            step = env.reset(0)
+            (name,) = (each for each, field in env.spec.obs.items() if len(field.shape) == 3)
+            assert env.spec.obs[name].dtype == str(step.obs[name].dtype)
+            images.append(step.obs[name].copy())
+    assert images[1].dtype == np.uint8
+    np.testing.assert_allclose(images[1], images[0] * 255, atol=0.5001)
+
+
 def test_the_mask_says_what_is_allowed() -> None:
     """Walls cannot be walked through: an agent in a corner has two moves masked; nothing is claimed off a goal."""
     with closing(play("Grid")) as env:
