@@ -22,8 +22,8 @@ from torch import Tensor
 
 from algos.config import Greedy, only_discrete
 from algos.discrete import Branches, pick
-from algos.nets import Network, Normalizer, flatten, prepare
-from algos.optimizer import Optimizer
+from algos.nets import Network, prepare
+from algos.online_target import OnlineTarget
 from algos.quantiles import quantile_huber
 from core.acting import PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, require
@@ -69,17 +69,13 @@ class IQN:
         self._branches = Branches(sizes, device)
         k = config.choice_samples
         self._evenly = ((torch.arange(k, device=device) + 0.5) / k).unsqueeze(0)
-        self.normalizer = Normalizer(net.width).to(device)
-        self.online, self.target = Network(net).to(device), Network(net).to(device)
-        self._online, self._target = flatten(self.online), flatten(self.target)
-        self._target.data.copy_(self._online.data)
-        self._optimizer = Optimizer(self._online, config.lr, config)
-        self._updates = self._agent_steps = 0
+        self._networks = OnlineTarget(net, config, device)
+        self.online, self.target = self._networks.online, self._networks.target
+        self.normalizer = self._networks.normalizer
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (section 3.1 of the paper)."""
         config, n = self.config, len(batch.reward)
-        self._updates, self._agent_steps = self._updates + 1, batch.agent_steps
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
@@ -100,11 +96,7 @@ class IQN:
         fractions = torch.rand(n, config.samples, device=batch.reward.device)
         returns = pick(self._says(self.online, obs, fractions), batch.choice)
         loss = (batch.weight * quantile_huber(returns, target, fractions.unsqueeze(1)).mean(1)).mean()
-        self._optimizer.descend(loss, batch.agent_steps)
-
-        # target: follow
-        if self._updates % config.target_every == 0:
-            self._target.data.lerp_(self._online.data, config.tau)
+        self._networks.descend(loss, batch.agent_steps)  # and the target follows
         value = returns.detach().mean(2)
         return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
 
@@ -113,22 +105,10 @@ class IQN:
         return self._branches.spread(network(obs, taus=fractions).transpose(1, 2))
 
     def policy_parameters(self) -> Tensor:
-        epsilon = self._online.new_tensor([self.config.epsilon(self._agent_steps)])
-        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._online.data, epsilon])
+        return self._networks.policy_parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "normalizer": self.normalizer.state_dict(),
-            "online": self._online.data,
-            "target": self._target.data,
-            "optimizer": self._optimizer.state_dict(),
-            "updates": self._updates,
-            "agent_steps": self._agent_steps,
-        }
+        return self._networks.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.normalizer.load_state_dict(state["normalizer"])
-        self._online.data.copy_(state["online"])
-        self._target.data.copy_(state["target"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._updates, self._agent_steps = state["updates"], state["agent_steps"]
+        self._networks.load_state_dict(state)

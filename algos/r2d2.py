@@ -20,8 +20,8 @@ from torch import Tensor
 
 from algos.config import Greedy, only_discrete
 from algos.discrete import Branches, pick
-from algos.nets import Network, Normalizer, flatten, prepare
-from algos.optimizer import Optimizer
+from algos.nets import prepare
+from algos.online_target import OnlineTarget
 from core.acting import PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, require
 
@@ -94,19 +94,15 @@ class R2D2:
         )
         self.policy_spec = PolicySpec(net, "greedy", ladder=config.ladder)
         self._branches = Branches(sizes, device)
-        self.normalizer = Normalizer(net.width).to(device)
-        self.online, self.target = Network(net).to(device), Network(net).to(device)
-        self._online, self._target = flatten(self.online), flatten(self.target)
-        self._target.data.copy_(self._online.data)
-        self._optimizer = Optimizer(self._online, config.lr, config)
+        self._networks = OnlineTarget(net, config, device)
+        self.online, self.target = self._networks.online, self._networks.target
+        self.normalizer = self._networks.normalizer
         self._is_unrolled = torch.arange(length, device=device) >= config.burn_in
-        self._updates = self._agent_steps = 0
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (section 2.3 of the paper)."""
         config = self.config
         assert batch.valid is not None and batch.state is not None
-        self._updates, self._agent_steps = self._updates + 1, batch.agent_steps
         self._show(batch.obs, batch.valid)
         obs = prepare(batch.obs, self.policy_spec.net, self.normalizer)
 
@@ -125,11 +121,7 @@ class R2D2:
             returns = self._rescaled(self._returns(batch, online if config.double else target, target))
         td_error = returns - q
         loss = (batch.weight.unsqueeze(1) * counts * td_error.square().mean(2)).sum() / number
-        self._optimizer.descend(loss, batch.agent_steps)
-
-        # target: follow
-        if self._updates % config.target_every == 0:
-            self._target.data.lerp_(self._online.data, config.tau)
+        self._networks.descend(loss, batch.agent_steps)  # and the target follows
 
         # priority: eta max |delta| + (1 - eta) mean |delta|, over a sequence
         error = counts * td_error.detach().abs().mean(2)
@@ -185,22 +177,10 @@ class R2D2:
         return x.sign() * ((2 * size / ((1 + 4 * _RESCALING * size).sqrt() + 1)).square() - 1)
 
     def policy_parameters(self) -> Tensor:
-        epsilon = self._online.new_tensor([self.config.epsilon(self._agent_steps)])
-        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._online.data, epsilon])
+        return self._networks.policy_parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "normalizer": self.normalizer.state_dict(),
-            "online": self._online.data,
-            "target": self._target.data,
-            "optimizer": self._optimizer.state_dict(),
-            "updates": self._updates,
-            "agent_steps": self._agent_steps,
-        }
+        return self._networks.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.normalizer.load_state_dict(state["normalizer"])
-        self._online.data.copy_(state["online"])
-        self._target.data.copy_(state["target"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._updates, self._agent_steps = state["updates"], state["agent_steps"]
+        self._networks.load_state_dict(state)

@@ -1,0 +1,55 @@
+"""A network that is trained and a slower copy of it that says what to learn: what the greedy algorithms share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algos.config import Greedy
+from algos.nets import Network, Normalizer, flatten
+from algos.optimizer import Optimizer
+from core.net import NetSpec
+
+
+class OnlineTarget:
+    """The two networks of one spec, what trains the one and moves the other, and what they are normalised by."""
+
+    def __init__(self, net: NetSpec, config: Greedy, device: str) -> None:
+        self._net, self._config = net, config
+        self.normalizer = Normalizer(net.width).to(device)
+        self.online, self.target = Network(net).to(device), Network(net).to(device)
+        self._online, self._target = flatten(self.online), flatten(self.target)
+        self._target.data.copy_(self._online.data)
+        self._optimizer = Optimizer(self._online, config.lr, config)
+        self._updates = self._agent_steps = 0
+
+    def descend(self, loss: Tensor, agent_steps: int) -> None:
+        """One step of the online network down the gradient of `loss`, and now and then one of the target after it."""
+        self._updates, self._agent_steps = self._updates + 1, agent_steps
+        self._optimizer.descend(loss, agent_steps)
+        if self._updates % self._config.target_every == 0:
+            self._target.data.lerp_(self._online.data, self._config.tau)
+
+    def policy_parameters(self) -> Tensor:
+        """(P,) what the spec needs to act: normalisation, the online network, epsilon as it is by now."""
+        epsilon = self._online.new_tensor([self._config.epsilon(self._agent_steps)])
+        return torch.cat([*self.normalizer.shipped(self._net), self._online.data, epsilon])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "normalizer": self.normalizer.state_dict(),
+            "online": self._online.data,
+            "target": self._target.data,
+            "optimizer": self._optimizer.state_dict(),
+            "updates": self._updates,
+            "agent_steps": self._agent_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.normalizer.load_state_dict(state["normalizer"])
+        self._online.data.copy_(state["online"])
+        self._target.data.copy_(state["target"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._updates, self._agent_steps = state["updates"], state["agent_steps"]
