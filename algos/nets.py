@@ -59,6 +59,7 @@ class Network(nn.Module):
         for group, members in layers(spec).items():
             self.groups[group] = tuple(_module(each) for each in members)
             self.add_module(group, nn.ModuleList(self.groups[group]))
+        self._noisy = [each for each in self.modules() if isinstance(each, _Dense) and each.layer.noisy]
         if init == "orthogonal":
             self._orthogonal(1.0 if last is None else last)
         elif last is not None:
@@ -86,14 +87,16 @@ class Network(nn.Module):
 
     def renoise(self, generator: torch.Generator | None = None) -> None:
         """Draw the noise of every noisy layer anew."""
-        for noise in self._noise():
-            noise.normal_(generator=generator)
-            noise.copy_(noise.sign() * noise.abs().sqrt())
+        for layer in self._noisy:
+            for noise in (layer.noise_in, layer.noise_out):
+                noise.normal_(generator=generator)
+                noise.copy_(noise.sign() * noise.abs().sqrt())
 
     def quiet(self) -> None:
         """No noise, as at the start."""
-        for noise in self._noise():
-            noise.zero_()
+        for layer in self._noisy:
+            layer.noise_in.zero_()
+            layer.noise_out.zero_()
 
     def _body(self, obs: dict[str, Tensor], extra: Tensor | None = None) -> Tensor:
         encoded = [obs[VECTOR]] if VECTOR in obs else []
@@ -119,9 +122,6 @@ class Network(nn.Module):
         branches = torch.split(x.view(*value.shape[:-1], sum(sizes), value.shape[-1]), sizes, dim=-2)
         centred = [branch - branch.mean(dim=-2, keepdim=True) for branch in branches]
         return (value.unsqueeze(-2) + torch.cat(centred, dim=-2)).flatten(-2)
-
-    def _noise(self) -> list[Tensor]:
-        return list(self.buffers())  # there are no others
 
     def _finals(self) -> list[_Dense]:
         """The layers whose numbers are the output."""

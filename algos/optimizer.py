@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from algos.config import Networks, linear
 
@@ -16,23 +14,41 @@ class Optimizer:
 
     def __init__(self, flat: nn.Parameter, lr: float, config: Networks, eps: float = 1e-8) -> None:
         """`flat`: what algos.nets.flatten made of the networks that are trained."""
-        self._flat, self._lr, self._config = flat, lr, config
-        self._adam = torch.optim.Adam([flat], lr, eps=eps, fused=True)
+        assert flat.grad is not None
+        self._lr, self._config, self._eps = lr, config, eps
+        self._parameters, self._grad = flat.data, flat.grad
+        self._mean, self._square = torch.zeros_like(flat.data), torch.zeros_like(flat.data)  # of the gradients
+        self._steps = torch.zeros((), device=flat.device)
 
     def descend(self, loss: Tensor, agent_steps: int) -> None:
         """One step down the gradient of `loss`."""
-        config, grad = self._config, self._flat.grad
-        assert grad is not None
+        config, grad, lr = self._config, self._grad, self._lr
         grad.zero_()
         torch.autograd.backward(loss)
         if config.max_grad_norm:
             grad.mul_((config.max_grad_norm / (grad.norm() + 1e-6)).clamp(max=1.0))
         if config.lr_steps:
-            self._adam.param_groups[0]["lr"] = self._lr * linear(1.0, config.lr_end, config.lr_steps, agent_steps)
-        self._adam.step()
+            lr *= linear(1.0, config.lr_end, config.lr_steps, agent_steps)
+        adam(  # torch.optim.Adam around this takes twice the time for one small vector
+            [self._parameters],
+            [grad],
+            [self._mean],
+            [self._square],
+            [],
+            [self._steps],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=0.0,
+            eps=self._eps,
+            maximize=False,
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        return self._adam.state_dict()
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self._mean, "square": self._square, "steps": self._steps}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.load_state_dict(deepcopy(state))  # torch would share the tensors
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, its in self.state_dict().items():
+            its.copy_(state[name])

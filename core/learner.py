@@ -7,11 +7,14 @@ step of every worker, then the updates that it pays for, then the next; the same
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from core.ring import Ring, Word
@@ -19,6 +22,18 @@ from core.types import Algorithm, BoolArray, FloatArray, Learned
 from core.weights import Weights
 
 _NAP_S = 0.0001
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_KEPT = 2**30  # bytes
+
+
+def fit_process() -> None:
+    """Make this process fit to learn: numbers too small to matter become zero, and memory that an update gives back is
+    kept for the next one instead of being fetched anew, page by page, from the system (glibc only)."""
+    torch.set_flush_denormal(True)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 class Feed(Protocol):

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from algos import ALGORITHMS
+from core.learner import fit_process
 from core.replay import make_sampler
 from core.ring import Ring
 from core.rollout import Rollout
@@ -59,7 +60,7 @@ class Case:
         return f"{self.algorithm:6} {'x'.join(map(str, self.hidden))} batch {self.batch}, {self.obs} obs, {action}{own}"
 
 
-# Stable-Baselines3's learner does not normalise observations; ours does, unless it is told not to
+# Stable-Baselines3's learner does not normalise observations, and its DQN is not double; ours is, unless told not to
 PLAIN = {"normalize": False}
 CASES = (
     Case("ddpg", 17, 6, 0, (256, 256), 256, config=PLAIN),  # HalfCheetah's size
@@ -67,8 +68,8 @@ CASES = (
     Case("ddpg", 8, 2, 0, (64, 64), 128, config=PLAIN),  # 3DBall's, and the defaults of ours
     Case("td3", 17, 6, 0, (256, 256), 256, config=PLAIN),
     Case("sac", 17, 6, 0, (256, 256), 256, config=PLAIN),
-    Case("dqn", 8, 0, 4, (256, 256), 128, config=PLAIN),  # LunarLander's
-    Case("dqn", 4, 0, 2, (64, 64), 64, config=PLAIN),  # CartPole's
+    Case("dqn", 8, 0, 4, (256, 256), 128, config={**PLAIN, "double": False}),  # LunarLander's
+    Case("dqn", 4, 0, 2, (64, 64), 64, config={**PLAIN, "double": False}),  # CartPole's
     Case("qrdqn", 8, 0, 4, (256, 256), 128, config={**PLAIN, "quantiles": 200}),
     Case("qrdqn", 4, 0, 2, (64, 64), 64, config={**PLAIN, "quantiles": 200}),
     Case("ppo", 17, 6, 0, (64, 64), 64, config=PLAIN),  # tanh, actor and critic apart; 10 epochs of 2048 rows
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    fit_process()  # as scripts.train does
     if hasattr(os, "sched_setaffinity"):  # Linux only; the other process inherits it
         core = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {core})

@@ -33,7 +33,7 @@ from algos import ALGORITHMS
 from core import checkpoint
 from core.control import Begin, Report, Server
 from core.job import EVALUATOR, Job, Schedule
-from core.learner import Feed, Learner, free_running, lock_step
+from core.learner import Feed, Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.net import num_parameters
 from core.ratio import ReplayRatio
@@ -77,6 +77,7 @@ def train(name: str, options: Options[Any]) -> int:
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
+    fit_process()
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
@@ -118,7 +119,6 @@ def train(name: str, options: Options[Any]) -> int:
 
         metrics = opened.enter_context(Metrics(directory, Terminal()))
         metrics.write("config", **resolved, cores=cores, python=platform.python_version())
-        torch.set_flush_denormal(True)
         lock_stepped = options.mode != "async"
         schedule = Schedule(
             options.steps,
