@@ -128,12 +128,14 @@ class Policy:
             action = action.clip(-1, 1)
         return Action(action * self._half + self._middle, decision.choice)
 
-    def set_sigma(self, sigma: float) -> None:
-        """Change how much the agents explore, from the next decision on. Raises ValueError as Noise does, and where
-        the policy has no noise."""
+    def set_sigma(self, sigma: float) -> PolicySpec:
+        """Change how much the agents explore, from the next decision on; returns what that makes of the spec. Raises
+        ValueError as Noise does, and where the policy has no noise."""
         if self._spec.head != "tanh":
             raise ValueError(f"sigma {sigma}: a policy with the head {self._spec.head!r} adds no noise to its actions")
         self._noise = replace(self._noise, sigma=sigma)
+        self._spec = replace(self._spec, noise=self._noise)
+        return self._spec
 
     def _decide(self, obs: Obs, agents: IntArray, explore: bool) -> Decision:
         if self._spec.net.noisy:

@@ -122,6 +122,13 @@ class Resume(msgspec.Struct, tag=True, frozen=True):
     request: int
 
 
+class Renew(msgspec.Struct, tag=True, frozen=True):
+    """Main to worker: begin anew, in this epoch of the lane, as a worker that is started then would."""
+
+    request: int
+    epoch: int
+
+
 class Set(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: change a setting from the next decision on."""
 
@@ -143,7 +150,7 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
 
 
 Report = Ready | Episodes | Stats | Failed | Answer | Evaluated
-Command = Begin | Reset | Pause | Resume | Set | Evaluate | Stop
+Command = Begin | Reset | Pause | Resume | Renew | Set | Evaluate | Stop
 
 
 class Server:

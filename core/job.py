@@ -1,7 +1,8 @@
 """Job: what happens between two updates of a run.
 
-Hears what the workers report, notices who died, asks for evaluations, writes a progress record every second, and
-says when the run is finished. The learner calls `attend` all the time; it does nothing until something may be due.
+Hears what the workers report, notices who died, asks for evaluations and checkpoints when they are due, writes progress
+records, and says when the run is finished. The learner calls `attend` all the time; it does nothing until something may
+be due.
 """
 
 from __future__ import annotations
@@ -13,46 +14,38 @@ from typing import Any
 
 import numpy as np
 
-from core.control import Answer, Begin, Episodes, Evaluate, Evaluated, Ready, Report, Server, Stats
+from core.control import Answer, Begin, Episodes, Evaluated, Ready, Renew, Report, Server, Stats
+from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
-from core.types import EnvSpec, FloatArray
+from core.snapshots import Snapshots
+from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
-from core.weights import Weights
 
 _ATTEND_EVERY_S = 0.005
 _PROGRESS_EVERY_S = 0.5
-EVALUATOR = "evaluator"
-_LONGEST_EVALUATION_S = 600.0
-
-
-class Evaluation:
-    """The newest evaluation: exactly these parameters had these returns."""
-
-    def __init__(self, parameters: FloatArray, answer: Evaluated) -> None:
-        self.parameters = parameters
-        self.update = answer.update
-        self.returns = np.array(answer.returns)
-        self.lengths = np.array(answer.lengths)
-        self.mean = float(self.returns.mean())
+_LONGEST_ANSWER_S = 600.0
+"""how long an evaluation may take, or a worker to begin anew"""
+_RENEWAL = 0
+"""the number of such a request; those of others are higher"""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to evaluate and when to end; all in agent steps."""
+    """When the run ends, and what it does on the way; all in agent steps."""
 
     steps: int
     """the run ends after so many"""
-    eval_every: int | None
-    """None: there is no evaluator"""
-    eval_episodes: int
-    """at least so many make one evaluation"""
     until_return: float | None
     """the run ends when an evaluation reaches this mean return"""
-    seed: int
     waits: bool
     """training stands still during an evaluation, so that the run is repeatable"""
+
+
+def worker_name(lane: int) -> str:
+    """What the worker of a lane is called."""
+    return f"worker-{lane}"
 
 
 class Job:
@@ -66,7 +59,8 @@ class Job:
         metrics: Metrics,
         spec: EnvSpec,
         begin: Begin,
-        eval_weights: Weights,
+        evaluations: Evaluations,
+        snapshots: Snapshots,
         schedule: Schedule,
         turn: Callable[[], None],
         interrupted: Callable[[], bool],
@@ -78,22 +72,15 @@ class Job:
         self.learner = learner
         self.reason = ""
         """why the run is finished; empty while it is not"""
-        self.evaluation: Evaluation | None = None
-        """the newest"""
-        self.best: Evaluation | None = None
-        """the one with the highest mean return; the newer of equals"""
         self._server = server
         self._watch = watch
         self._metrics = metrics
         self._spec, self._begin = spec, begin
-        self._eval_weights = eval_weights
+        self._evaluations, self._snapshots = evaluations, snapshots
         self._schedule = schedule
         self._turn = turn
         self._interrupted = interrupted
-        self._request = 0
-        self._asked: FloatArray | None = None  # the parameters whose evaluation is under way
-        self._unsent: Evaluate | None = None  # the request for it, if the evaluator could not hear it yet
-        self._next_evaluation = schedule.eval_every or 0
+        self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
         self._returns: list[float] = []  # of the episodes since the last progress record
         self._last = _Counters(learner)
@@ -110,7 +97,7 @@ class Job:
         self._next_attend = now + _ATTEND_EVERY_S
         if self._interrupted():
             raise Interrupted
-        self._send_request()
+        self._evaluations.send()
         try:
             reports = self._watch.hear()
         except WorkerLost as lost:
@@ -121,44 +108,61 @@ class Job:
             self.report_progress()
 
     def finished(self) -> bool:
-        """Whether the run has reached its end. Asks for an evaluation when one is due."""
+        """Whether the run has reached its end. Asks for an evaluation, and writes a checkpoint, when one is due."""
         steps, schedule = self.learner.agent_steps, self._schedule
-        if not self._has_reached_goal():
-            every = schedule.eval_every
-            if every and self._asked is None and steps >= self._next_evaluation and self.learner.updates:
-                self._next_evaluation = steps + every
-                self._ask_for_evaluation()
-                if schedule.waits:
-                    self._await_evaluation()
+        if self._evaluations.due and not self._has_reached_goal():
+            self._evaluations.ask()
+            if schedule.waits:
+                self._await_evaluation()
         if self._has_reached_goal():
             self.reason = "until_return"
         elif steps >= schedule.steps:
             self.reason = "steps"
+        elif self._snapshots.due:
+            self.checkpoint()
+            if schedule.waits:
+                self._renew_workers()
         return bool(self.reason)
 
     def _has_reached_goal(self) -> bool:
-        goal = self._schedule.until_return
-        return goal is not None and self.evaluation is not None and self.evaluation.mean >= goal
+        goal, newest = self._schedule.until_return, self._evaluations.newest
+        return goal is not None and newest is not None and newest.mean >= goal
+
+    def checkpoint(self, last: bool = False) -> None:
+        """Write one."""
+        begun = time.monotonic()
+        directory = self._snapshots.take(self._metrics.wall_s(), last)
+        took, learner = time.monotonic() - begun, self.learner
+        self._metrics.write(
+            "checkpoint",
+            agent_steps=learner.agent_steps,
+            updates=learner.updates,
+            number=directory.name,
+            seconds=round(took, 3),
+        )
+
+    def _renew_workers(self) -> None:
+        """Have all workers begin anew, as those of a run that is resumed do."""
+        lives = self.learner.ring.load(Word.LIVES).tolist()
+        for lane, epoch in enumerate(lives):
+            self._renewing.add(worker_name(lane))
+            self._server.send(worker_name(lane), Renew(_RENEWAL, epoch))
+        self._await(lambda: bool(self._renewing), "a worker", "begin anew")
 
     def conclude(self) -> None:
         """After the last update: evaluate what came out, unless the newest evaluation is why the run ended."""
-        if self.reason == "until_return" or not self.learner.updates or not self._schedule.eval_every:
+        evaluations = self._evaluations
+        if self.reason == "until_return" or not self.learner.updates or not evaluations.wanted:
             return
         self._await_evaluation()
-        if self.evaluation is None or self.evaluation.update < self.learner.updates:
-            self._ask_for_evaluation()
+        if evaluations.newest is None or evaluations.newest.update < self.learner.updates:
+            evaluations.ask()
             self._await_evaluation()
         self.report_progress()
 
-    def policy_to_keep(self) -> FloatArray:
-        """(P,) the policy with the best evaluation; before there is any, the policy as it is."""
-        if self.best is not None:
-            return self.best.parameters
-        return self.learner.policy().copy()
-
     def summary(self) -> dict[str, Any]:
         """The fields of the run's last record, as far as they are known here."""
-        last, best, learner = self.evaluation, self.best, self.learner
+        last, best, learner = self._evaluations.newest, self._evaluations.best, self.learner
         return {
             "reason": self.reason,
             "agent_steps": learner.agent_steps,
@@ -174,26 +178,15 @@ class Job:
             "last_eval_return": last.mean if last else None,
         }
 
-    def _ask_for_evaluation(self) -> None:
-        """Have the evaluator play the policy as it is now."""
-        parameters = self.learner.policy().copy()
-        if not self._eval_weights.publish(parameters, self.learner.updates):
-            return
-        self._request += 1
-        self._asked = parameters
-        self._unsent = Evaluate(self._request, self._schedule.eval_episodes, self._schedule.seed + self._request)
-        self._send_request()
-
-    def _send_request(self) -> None:
-        if self._unsent is not None and self._server.send(EVALUATOR, self._unsent):
-            self._unsent = None
-
     def _await_evaluation(self) -> None:
-        """Wait for the evaluation under way, if any. Raises as attend does, and WorkerLost after ten minutes."""
-        deadline = time.monotonic() + _LONGEST_EVALUATION_S
-        while self._asked is not None:
+        self._await(lambda: self._evaluations.under_way, EVALUATOR, "evaluate")
+
+    def _await(self, waiting: Callable[[], bool], who: str, what: str) -> None:
+        """Wait while `waiting`. Raises as attend does, and WorkerLost after ten minutes."""
+        deadline = time.monotonic() + _LONGEST_ANSWER_S
+        while waiting():
             if time.monotonic() > deadline:
-                raise WorkerLost(EVALUATOR, "hangs", f"it has not answered for {_LONGEST_EVALUATION_S:.0f} s", "")
+                raise WorkerLost(who, "hangs", f"no answer for {_LONGEST_ANSWER_S:.0f} s when asked to {what}", "")
             self._turn()
             self.attend()
 
@@ -216,25 +209,14 @@ class Job:
             case Stats(worker, values):
                 self._metrics.write("env", agent_steps=self.learner.agent_steps, worker=worker, values=values)
             case Answer(worker, request, done, what):
+                if request == _RENEWAL and worker in self._renewing:
+                    self._renewing.remove(worker)
+                    return
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
-            case Evaluated(request, update, returns):
-                if self._asked is None or request != self._request or not returns:
-                    return
-                self.evaluation = Evaluation(self._asked, report)
-                if self.best is None or self.evaluation.mean >= self.best.mean:
-                    self.best = self.evaluation
-                self._asked = None
-                self._metrics.write(
-                    "eval",
-                    agent_steps=self.learner.agent_steps,
-                    updates=update,
-                    episodes=len(returns),
-                    return_mean=self.evaluation.mean,
-                    return_std=float(self.evaluation.returns.std()),
-                    return_min=float(self.evaluation.returns.min()),
-                    length_mean=float(self.evaluation.lengths.mean()),
-                )
+            case Evaluated():
+                if evaluation := self._evaluations.note(report):
+                    self._metrics.write("eval", agent_steps=self.learner.agent_steps, **evaluation.figures())
 
     def report_progress(self) -> None:
         """Write one progress record about the time since the last one."""

@@ -57,6 +57,12 @@ class Feed(Protocol):
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What comes next depends on this and on the ring."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there. The ring has been read back."""
+
 
 class Learner:
     """One algorithm, fed from one ring, publishing its policy."""
@@ -85,6 +91,27 @@ class Learner:
         self._weights = weights
         self._published_at = 0
         if algorithm.recording.ordered:  # a row without a policy that made it would be of no use
+            self._publish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimizers, normalisers, counters and what is drawn next. The ring is apart (core/ring_file.py)."""
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "feed": self.feed.state_dict(),
+            "updates": self.updates,
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; the ring has been read back. The workers get the policy at once."""
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.feed.load_state_dict(state["feed"])
+        self.updates = state["updates"]
+        torch.set_rng_state(state["torch"])
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        if self.updates or self.algorithm.recording.ordered:
             self._publish()
 
     @property

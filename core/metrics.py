@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -25,14 +25,17 @@ _PLAIN_PROGRESS_EVERY_S = 2.0
 class Metrics:
     """The records of one run, in its directory and on the screen."""
 
-    def __init__(self, directory: Path, console: Console) -> None:
-        self._file = open(directory / "metrics.jsonl", "x")  # noqa: SIM115 - closed in close()
+    def __init__(self, directory: Path, console: Console, before_s: float = 0.0) -> None:
+        """`before_s`: how long the run has taken already, if it goes on."""
+        self._before_s = before_s
+        self._file = open(directory / "metrics.jsonl", "a+")  # noqa: SIM115 - closed in close()
+        _end_the_last_line(self._file)
         self._events = EventFileWriter(str(directory))
         self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one record. Numbers that are not finite become null: JSON has no others."""
-        record = {"kind": kind, "wall_s": round(wall_s(), 3), **fields}
+        record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields}
         clean = {name: _finite(value) for name, value in record.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
@@ -43,6 +46,10 @@ class Metrics:
             values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
             self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._screen.show(clean)
+
+    def wall_s(self) -> float:
+        """Seconds that the run has taken: since Enter, imports included, and before that if it was resumed."""
+        return self._before_s + time.time() - _STARTED
 
     def close(self) -> None:
         self._screen.close()
@@ -60,6 +67,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _end_the_last_line(file: TextIO) -> None:
+    """A run that was killed may have left half a record; what comes next must not become part of it."""
+    file.seek(0)
+    whole = file.read().rpartition("\n")[0]
+    file.truncate(len(whole.encode()) + 1 if whole else 0)
 
 
 class Terminal(Console):
@@ -90,6 +104,12 @@ def describe(record: Record) -> str:
         case "worker" if record["event"] != "ready":
             return (
                 f"{record['wall_s']:6.1f} s  {record['worker']}: {record['event']} {record.get('detail', '')}".rstrip()
+            )
+        case "resumed":
+            newer = "".join(f"; {why}" for why in record["rejected"])
+            return (
+                f"{record['wall_s']:6.1f} s  goes on after {record['agent_steps']:,} agent steps and "
+                f"{record['updates']:,} updates{newer}"
             )
         case "summary":
             best = record["eval_return"]
@@ -170,11 +190,6 @@ class LiveScreen:
 
     def close(self) -> None:
         self._live.stop()
-
-
-def wall_s() -> float:
-    """Seconds since this process was started: since Enter, imports included."""
-    return time.time() - _STARTED
 
 
 def _started() -> float:

@@ -7,7 +7,7 @@ over all slots of the ring (core/priorities.py) that the learner alone touches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,16 @@ class Sampler:
 
     def learned(self, td_error: Tensor | None) -> None:
         """What became of the last sample: (n,) absolute TD errors."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next draws depend on, besides the ring."""
+        state: Any = self._random.bit_generator.state
+        return {"random": {**state, "state": {"state": state["state"]["state"].tolist()}}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        random = state["random"]
+        words = np.array(random["state"]["state"], np.uint64)
+        self._random.bit_generator.state = {**random, "state": {"state": words}}
 
     def age(self) -> float:
         """Mean age of the last batch's rows: how many newer rows their lanes hold."""
@@ -146,6 +156,17 @@ class PrioritizedSampler(Sampler):
         lane, index = self._drawn
         held = index >= self._oldest[lane]  # not so what the tree lost while other rows were drawn again
         self._tree.put(self._slots[held], priority[held])
+
+    def state_dict(self) -> dict[str, Any]:
+        priorities = torch.from_numpy(self._tree[np.arange(self._tree.num_slots)])
+        known = {"oldest": self._oldest.tolist(), "end": self._end.tolist(), "highest": self._highest}
+        return {**super().state_dict(), "priorities": priorities, **known}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._tree.put(np.arange(self._tree.num_slots), state["priorities"].numpy())
+        self._oldest, self._end = np.array(state["oldest"], np.int64), np.array(state["end"], np.int64)
+        self._highest = state["highest"]
 
     def _draw(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
         self._keep_up()  # each time: of what it knew a moment ago, everything may be overwritten by now
@@ -242,6 +263,12 @@ class Replay:
     def learned(self, learned: Learned) -> None:
         """What became of it."""
         self.sampler.learned(learned.td_error)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state)
 
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""

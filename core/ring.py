@@ -50,6 +50,7 @@ class Word(IntEnum):
     PUBLISHED = 16
     DECISIONS = 24  # agent steps done; their rows, as far as they are complete, are published
     FRAMES_CLAIMED = 25
+    LIVES = 26  # writers that it has had; the next one's epoch
     STEPS = 32  # environment steps done
     ALIVE = 33  # counts every turn of the worker's loop, waiting ones too: the heartbeat
     WAITED_NS = 34  # time spent waiting for `allowed`
@@ -128,7 +129,7 @@ class Ring:
         self._segment.close()
 
     def writer(self, lane: int, epoch: int) -> Writer:
-        """The one writer of `lane`, in its `epoch`-th life."""
+        """The one writer of `lane`, in its `epoch`-th life, from 0."""
         return Writer(self, lane, epoch)
 
     def load(self, word: Word) -> IntArray:
@@ -163,6 +164,7 @@ class Writer:
         self._frames = {name: frames[lane] for name, frames in ring.frames.items()}
         self._num_frames = ring.num_frames
         self._epoch = epoch
+        self.words[Word.LIVES] = epoch + 1
         self.published = load_acquire(self.words, Word.PUBLISHED)
 
     def append(self, rows: Rows) -> None:

@@ -8,6 +8,7 @@ from, the workers wait (`ahead` 0), or go on for up to `ahead` rollouts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,6 +138,13 @@ class InOrder:
         """(lanes,) rows up to the limit."""
         left: IntArray = self._limit - (self._ring.load(Word.PUBLISHED) - self._done)
         return left
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rollouts": self.num_rollouts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_rollouts = state["rollouts"]
+        self._done = self._taken = self._ring.load(Word.DONE)
 
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""

@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from core.control import (
     Evaluate,
     Pause,
     Ready,
+    Renew,
     Reset,
     Resume,
     Set,
@@ -63,15 +65,21 @@ class WorkerConfig:
     """the directory for what its environment writes"""
 
 
+class _Seeds(NamedTuple):
+    """What is random in one life of a lane's worker."""
+
+    env: int
+    policy: int
+    launch: int
+
+
 class Worker:
     """The environment, the policy and the lane of one worker."""
 
     def __init__(self, config: WorkerConfig, client: Client) -> None:
         started = time.monotonic()
         self._config, self._client = config, client
-        seeds = np.random.SeedSequence([config.seed, config.lane, config.epoch]).generate_state(3).tolist()
-        env_seed, self._policy_seed, launch_seed = seeds
-        where = Place(config.lane, launch_seed, config.logs)
+        where = Place(config.lane, self._seeds(config.epoch).launch, config.logs)
         self._env: Env = make_env(config.env, where)
         self._opened = contextlib.ExitStack()
         self._opened.callback(self._env.close)
@@ -82,27 +90,50 @@ class Worker:
         self._stopping = False
         self._next_report = self._next_stats = 0.0
         try:
-            self._step = self._env.reset(env_seed)
+            self._step = self._env.reset(self._seeds(config.epoch).env)
         except BaseException:
             self._opened.close()
             raise
         self._client.send(Ready(config.name, os.getpid(), time.monotonic() - started, self._env.spec))
 
+    def _seeds(self, epoch: int) -> _Seeds:
+        return _Seeds(*np.random.SeedSequence([self._config.seed, self._config.lane, epoch]).generate_state(3).tolist())
+
     def _begin(self, begin: Begin) -> None:
-        spec, config = self._env.spec, self._config
-        self._ring = self._opened.enter_context(Ring.attach(begin.ring, spec))
+        self._ring = self._opened.enter_context(Ring.attach(begin.ring, self._env.spec))
         self._weights = self._opened.enter_context(Weights.attach(begin.weights, num_parameters(begin.policy.net)))
-        self._writer = self._ring.writer(config.lane, config.epoch)
         self._follower = Follower(self._weights)
-        parameters = self._follower.parameters
+        self._policy_spec, self._recording = begin.policy, begin.ring.recording
+        self._live(self._config.epoch)
+        self._begun = True
+
+    def _renew(self, renew: Renew) -> None:
+        """Forget all that a worker which is started in this epoch would not know."""
+        self._step = self._env.reset(self._seeds(renew.epoch).env)
+        for reset in self._resets:
+            self._answer(reset.request, True, f"agents {reset.agents}: everybody began anew")
+        self._resets.clear()
+        unreported = self._accumulator.episodes
+        self._live(renew.epoch)
+        self._accumulator.episodes = unreported
+        self._answer(renew.request, True, f"epoch {renew.epoch}")
+
+    def _live(self, epoch: int) -> None:
+        """Begin with what the environment shows now."""
+        spec, lane = self._env.spec, self._config.lane
+        self._writer = self._ring.writer(lane, epoch)
         self._policy = Policy(
-            begin.policy, spec.action, spec.num_agents, parameters, self._policy_seed, config.lane, begin.ring.num_lanes
+            self._policy_spec,
+            spec.action,
+            spec.num_agents,
+            self._follower.parameters,
+            self._seeds(epoch).policy,
+            lane,
+            self._ring.num_lanes,
         )
-        self._recording = begin.ring.recording
         self._accumulator = (Sequences if self._recording.length else Accumulator)(spec, self._recording)
         self._frames = Frames(spec, self._writer)
         self._recorded = self._frames.record(self._step)
-        self._begun = True
 
     def run(self) -> None:
         """Work until told to stop, or until the main process is gone."""
@@ -193,11 +224,13 @@ class Worker:
             case Resume(request):
                 self._paused = False
                 self._answer(request, True, "resumed")
+            case Renew():
+                self._renew(command)
             case Set(request) if not self._begun:
                 self._answer(request, False, "there is no policy yet")
             case Set(request, field, value):
                 try:
-                    self._policy.set_sigma(value)
+                    self._policy_spec = self._policy.set_sigma(value)
                 except ValueError as error:
                     self._answer(request, False, str(error))
                     return

@@ -12,11 +12,12 @@ import numpy as np
 import tyro
 
 from core import checkpoint
-from core.types import FloatArray, require
+from core.types import require
 from envproc import EnvConfig, make_env
 from envproc.env import EnvFailed, Place
 from envproc.evaluator import copies_for, play
 from scripts.command_line import UsageError, read_command_line
+from scripts.runs import find_run
 
 _MOST_AT_ONCE = 96
 """agents that play side by side"""
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     try:
         options = read_command_line(Options, arguments, "python -m scripts.evaluate")
         require("--episodes", options.episodes, options.episodes >= 1, "at least 1")
-        saved, parameters = _load(options)
+        saved, parameters = checkpoint.load_policy(find_run(options.run, options.runs_dir))
         config = msgspec.convert(saved.env, EnvConfig)
         copies = copies_for(min(options.episodes, _MOST_AT_ONCE), saved.env_spec, config.copies)
         env = make_env(replace(config, copies=copies), Place(seed=options.seed))
@@ -60,16 +61,6 @@ def main(arguments: list[str]) -> int:
     print(f"return {returns.mean():.2f} +- {returns.std():.2f} over {len(returns)} episodes")
     print(f"lowest {returns.min():.2f}, highest {returns.max():.2f}, mean length {lengths.mean():.1f} decisions")
     return 0
-
-
-def _load(options: Options) -> tuple[checkpoint.SavedPolicy, FloatArray]:
-    directory = Path(options.run) if "/" in options.run else options.runs_dir / options.run
-    if not directory.is_dir():
-        known = sorted(path.name for path in options.runs_dir.glob("*/") if (path / "checkpoint").is_dir())
-        raise UsageError(
-            f"there is no run {directory}; " + (f"the newest is {known[-1]}" if known else "train one first")
-        )
-    return checkpoint.load_policy(directory / "checkpoint")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,14 +12,19 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+import msgspec
+
 from algos import ALGORITHMS
 from core.types import require
 from envproc import EnvConfig
 from envproc.unity.options import UnityOptions
 from scripts.command_line import UsageError, read_command_line
+from scripts.runs import find_run
 
 AlgoConfig = TypeVar("AlgoConfig")
 _TAKES_FLAGS = "--unity.args"
+_OF_THE_ROWS = ("env", "behavior", "workers", "copies", "frame_stack")
+_RESUME = "python -m scripts.train --resume RUN [options]"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,15 @@ class Options(Generic[AlgoConfig]):
     """name of the run, a new directory below --runs-dir; empty: made from algorithm, environment and time"""
     runs_dir: Path = Path("runs")
     """where runs are kept"""
+    force: bool = False
+    """replace the run of this name, if there is one"""
+    init_from: str = ""
+    """name or directory of a run of the same algorithm: begin with its networks"""
+    checkpoint_every: int = 20_000
+    """agent steps between two checkpoints, from which `--resume RUN` goes on; 0: only at the end. In the modes sync and
+    single every episode is cut short there"""
+    keep_checkpoints: int = 2
+    """the newest so many stay"""
     seed: int = 1
     """the same seed gives the same weights in the modes sync and single"""
     workers: int = 0
@@ -85,6 +100,8 @@ class Options(Generic[AlgoConfig]):
             "eval_episodes": 24,
             "seed": 0,
             "frame_stack": 1,
+            "checkpoint_every": 0,
+            "keep_checkpoints": 1,
         }
         for name, least in limits.items():
             value = getattr(self, name)
@@ -107,8 +124,8 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
-    """The algorithm's name and all options.
+def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path | None]:
+    """The algorithm's name, all options, and the directory of the run that is to go on, if one is.
 
     Raises UsageError; SystemExit(0) after printing help that was asked for.
     """
@@ -117,18 +134,54 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
         raise UsageError(f"name an algorithm: python -m scripts.train ALGORITHM [options]; there is: {known}")
     name, *rest = arguments
     if name in ("-h", "--help"):
-        print(f"usage: python -m scripts.train ALGORITHM [options]\n\nalgorithms: {known}\n")
+        print(f"usage: python -m scripts.train ALGORITHM [options]\n       {_RESUME}\n\nalgorithms: {known}\n")
         print("python -m scripts.train ALGORITHM --help lists the options")
         raise SystemExit(0)
+    if name == "--resume":
+        return _parse_resumed(rest)
     if name not in ALGORITHMS:
         close = difflib.get_close_matches(name, ALGORITHMS, n=1)
         raise UsageError(
             f"unknown algorithm {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there is: {known}")
         )
-    config = ALGORITHMS[name].config
-    if _TAKES_FLAGS in rest[:-1]:  # its value looks like an option, too
-        place = rest.index(_TAKES_FLAGS)
-        rest[place : place + 2] = ["=".join(rest[place : place + 2])]
-    default = Options(algo=config())
-    options = read_command_line(Options[config], rest, f"python -m scripts.train {name}", default)  # type: ignore[valid-type]
-    return name, options
+    return name, _read(name, rest, Options(algo=ALGORITHMS[name].config())), None
+
+
+def _parse_resumed(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
+    """`--resume RUN [options]`: the run's own options but for those that are given anew."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError(f"name the run that is to go on: {_RESUME}")
+    run, *rest = arguments
+    place = Options(algo=None).runs_dir
+    if "--runs-dir" in rest[:-1]:
+        place = Path(rest[rest.index("--runs-dir") + 1])
+    directory = find_run(run, place)
+    try:
+        saved = json.loads((directory / "config.json").read_text())
+        name = saved["algorithm"]
+        default = msgspec.convert(saved, _kind(name), dec_hook=lambda kind, value: kind(value))
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
+    options = _read(name, rest, replace(default, init_from="", force=False))
+    for field in _OF_THE_ROWS:
+        was, wanted = getattr(default, field), getattr(options, field)
+        if was != wanted:
+            raise UsageError(
+                f"--{field.replace('_', '-')} {wanted}: the run has {was!r}, and its rows depend on it; start another run"
+            )
+    return name, options, directory
+
+
+def _read(name: str, arguments: Sequence[str], default: Options[Any]) -> Options[Any]:
+    arguments = list(arguments)
+    if _TAKES_FLAGS in arguments[:-1]:  # its value looks like an option, too
+        place = arguments.index(_TAKES_FLAGS)
+        arguments[place : place + 2] = ["=".join(arguments[place : place + 2])]
+    return read_command_line(_kind(name), arguments, f"python -m scripts.train {name}", default)
+
+
+def _kind(name: str) -> type[Options[Any]]:
+    """The options of a run of this algorithm."""
+    kind: Any = Options
+    options: type[Options[Any]] = kind[ALGORITHMS[name].config]
+    return options

@@ -18,40 +18,31 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import hashlib
-import json
 import platform
-import shutil
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from algos import ALGORITHMS
 from core import checkpoint
 from core.control import Begin, Report, Server
-from core.job import EVALUATOR, Job, Schedule
-from core.learner import Feed, Learner, fit_process, free_running, lock_step
+from core.job import Job, Schedule
+from core.learner import fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
-from core.net import num_parameters
-from core.ratio import ReplayRatio
-from core.replay import Replay, make_sampler
-from core.ring import Ring
-from core.rollout import InOrder, capacity_for
+from core.ring import Word
 from core.supervisor import Supervisor
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
-from core.weights import Weights
 from envproc import check_player, make_env
-from envproc.env import EnvFailed, Place
-from envproc.evaluator import EvaluatorConfig, copies_for
-from envproc.worker import WorkerConfig
+from envproc.env import EnvFailed
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
 from scripts.options import Options, parse
+from scripts.parts import Parts, build, evaluator_config, worker_configs
+from scripts.run_directory import RunDirectory, name_of
 
 DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
 
@@ -65,8 +56,8 @@ def main(arguments: list[str]) -> int:
         return USAGE
 
 
-def train(name: str, options: Options[Any]) -> int:
-    """One run, from its directory to its summary. Returns the exit code.
+def train(name: str, options: Options[Any], resumed: Path | None) -> int:
+    """One run, from its directory to its summary; `resumed`: that of a run to go on with. Returns the exit code.
 
     Raises UsageError, and leaves nothing behind, if what was asked for cannot be done.
     """
@@ -81,65 +72,62 @@ def train(name: str, options: Options[Any]) -> int:
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
-            spec = _spec_of(options)
-            parts = None if spec is None else _build(name, options, spec, opened)
-            directory = _new_directory(name, options)
-        resolved = {"algorithm": name, **_jsonable(options), "run": directory.name}
-        (directory / "config.json").write_text(json.dumps(resolved, indent=1))
+            spec = checkpoint.load_policy(resumed)[0].env_spec if resumed else _spec_of(options)
+            path = resumed or options.runs_dir / (options.run or name_of(name, options.env))
+            run = opened.enter_context(RunDirectory(path, resumed=bool(resumed), force=options.force))
+        config = {"algorithm": name, **_jsonable(options), "run": path.name}
         server = opened.enter_context(Server())
-        supervisor = opened.enter_context(Supervisor(directory / "logs"))
+        supervisor = opened.enter_context(Supervisor(path / "logs"))
         single = options.mode == "single"
         crew: Crew = InThisProcess(interrupts.asked) if single else Processes(supervisor, server)
         # what starts in this process would not let go before it is up
         launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)
         watch = Watch(server, supervisor)
-        workers = _worker_configs(options, server, directory)
-        heard: list[Report] = []
-        if parts is None:
-            try:
-                with _refusals_are_usage_errors():
+        lives, heard, before_s, rejected = [0] * options.workers, list[Report](), 0.0, list[str]()
+        try:
+            with _refusals_are_usage_errors():
+                if spec is None:
                     with launching():
-                        crew.start_workers(workers)
+                        crew.start_workers(worker_configs(options, lives, server, path))
                     spec, heard = watch.await_spec(crew.turn, interrupts.asked)
-                    parts = _build(name, options, spec, opened)
-            except UsageError:
-                crew.stop()
-                shutil.rmtree(directory)
+                parts = build(name, options, spec, server, path, opened)
+                if resumed:
+                    before_s, rejected = parts.snapshots.restore()
+                    lives = parts.ring.load(Word.LIVES).tolist()
+                    _refuse_if_over(parts, options)
+        except (EnvFailed, WorkerLost) as lost:
+            run.settle(config)
+            print(f"error: {lost}\nrun: {path}", file=sys.stderr)
+            return DEGRADED
+        except (UsageError, Interrupted) as refused:
+            crew.stop()
+            run.give_up()
+            if isinstance(refused, UsageError):
                 raise
-            except (EnvFailed, WorkerLost) as lost:
-                print(f"error: {lost}\nrun: {directory}", file=sys.stderr)
-                return DEGRADED
-            except Interrupted:
-                crew.stop()
-                shutil.rmtree(directory)
-                print("interrupted before the environment was up", file=sys.stderr)
-                return INTERRUPTED
-            workers = []  # they are at work
+            print("interrupted before the environment was up", file=sys.stderr)
+            return INTERRUPTED
+        run.settle(config)
 
-        metrics = opened.enter_context(Metrics(directory, Terminal()))
-        metrics.write("config", **resolved, cores=cores, python=platform.python_version())
+        metrics = opened.enter_context(Metrics(path, Terminal(), before_s))
+        metrics.write("config", **config, cores=cores, python=platform.python_version())
+        learner = parts.learner
+        if resumed:
+            metrics.write("resumed", agent_steps=learner.agent_steps, updates=learner.updates, rejected=rejected)
         lock_stepped = options.mode != "async"
-        schedule = Schedule(
-            options.steps,
-            None if options.in_editor else options.eval_every,
-            options.eval_episodes,
-            options.until_return,
-            options.seed,
-            waits=lock_stepped,
-        )
-        learner, policy_spec = parts.learner, parts.learner.algorithm.policy_spec
-        begin = Begin(parts.ring.address, parts.weights.address, policy_spec)
+        schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
+        begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec)
         job = Job(
-            learner, server, watch, metrics, parts.spec, begin, parts.eval_weights, schedule, crew.turn,
+            learner, server, watch, metrics, parts.spec, begin, parts.evaluations, parts.snapshots, schedule, crew.turn,
             interrupts.asked,
         )  # fmt: skip
         trouble = ""
         try:
             with launching():
-                crew.start_workers(workers)
-                if schedule.eval_every:
-                    crew.start_evaluator(_evaluator_config(options, parts, server, directory))
+                if not heard:  # else they are at work
+                    crew.start_workers(worker_configs(options, lives, server, path))
+                if parts.evaluations.wanted:
+                    crew.start_evaluator(evaluator_config(options, parts, server, path))
             job.note(heard)
             if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
@@ -156,50 +144,29 @@ def train(name: str, options: Options[Any]) -> int:
 
         parts.ring.stop()
         crew.stop()
-        state = learner.algorithm.state_dict()
         if interrupts.count < 2:
-            policy = checkpoint.SavedPolicy(dataclasses.asdict(options.env_config), parts.spec, policy_spec)
-            checkpoint.save(directory / "checkpoint", policy, job.policy_to_keep(), state)
-        metrics.write("summary", **job.summary(), weights_sha256=digest(state), exit_code=exit_code)
+            job.checkpoint(last=True)
+        weights_sha256 = digest(learner.algorithm.state_dict())
+        metrics.write("summary", **job.summary(), weights_sha256=weights_sha256, exit_code=exit_code)
     if trouble:
         print(f"error: {trouble}", file=sys.stderr)
-    print(f"run: {directory}")
+    print(f"run: {path}")
     return exit_code
 
 
-class Parts(NamedTuple):
-    """What learns, and what it shares with the workers."""
+def _refuse_if_over(parts: Parts, options: Options[Any]) -> None:
+    """Raises ValueError if there is nothing left to do."""
+    done, newest, goal = parts.learner.agent_steps, parts.evaluations.newest, options.until_return
+    if done >= options.steps:
+        raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
+    if goal is not None and newest is not None and newest.mean >= goal:
+        raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")
 
-    spec: EnvSpec
-    ring: Ring
-    weights: Weights
-    eval_weights: Weights
-    learner: Learner
 
-
-def _build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:
-    algo, device = options.algo, torch.device(options.device)
-    algorithm = ALGORITHMS[name].build(spec, algo, options.device)
-    recording = algorithm.recording
-    ordered = recording.ordered
-    capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
-    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity))
-    feed: Feed
-    if ordered:
-        feed = InOrder(ring, algo.horizon, algo.ahead, device)
-    else:
-        agents, how = spec.num_agents * options.workers, algo.prioritization
-        ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup, agents)
-        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, how), ratio, device)
-    size = num_parameters(algorithm.policy_spec.net)
-    weights = opened.enter_context(Weights.create(size))
-    eval_weights = opened.enter_context(Weights.create(size))
-    if options.compile:
-        for part in vars(algorithm).values():
-            if isinstance(part, torch.nn.Module):
-                part.compile()
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
-    return Parts(spec, ring, weights, eval_weights, Learner(algorithm, feed, ring, weights, precision))
+def _jsonable(options: Options[Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(options).items()
+    }
 
 
 def digest(state: Any) -> str:
@@ -243,50 +210,6 @@ def _check_device(device: str) -> None:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise ValueError(f"--device {device!r} cannot be used here ({error}); try --device cpu") from error
-
-
-def _new_directory(name: str, options: Options[Any]) -> Path:
-    """The run's own directory, new. Raises ValueError if a run has this name already."""
-    env = "".join(letter if letter.isalnum() else "-" for letter in options.env.rstrip("/").rpartition("/")[2].lower())
-    run = options.run or f"{name}-{env[:32]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    directory = options.runs_dir / run
-    if directory.exists():
-        raise ValueError(f"there is a run {directory} already; give another --run")
-    directory.mkdir(parents=True)
-    (directory / "logs").mkdir()
-    return directory
-
-
-def _worker_configs(options: Options[Any], server: Server, directory: Path) -> list[WorkerConfig]:
-    return [
-        WorkerConfig(
-            name=f"worker-{lane}",
-            env=options.env_config,
-            seed=options.seed,
-            control=server.address,
-            lane=lane,
-            logs=str(directory / "logs"),
-        )
-        for lane in range(options.workers)
-    ]
-
-
-def _evaluator_config(options: Options[Any], parts: Parts, server: Server, directory: Path) -> EvaluatorConfig:
-    copies = copies_for(options.eval_episodes, parts.spec, options.copies)
-    return EvaluatorConfig(
-        name=EVALUATOR,
-        env=dataclasses.replace(options.env_config, copies=copies),
-        control=server.address,
-        weights=parts.eval_weights.address,
-        policy=parts.learner.algorithm.policy_spec,
-        where=Place(options.workers, options.seed, str(directory / "logs")),
-    )
-
-
-def _jsonable(options: Options[Any]) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(options).items()
-    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Others:
     def __init__(self, runs: dict[str, str]) -> None:
         """Raises Refused if one of them has no policy that can be read."""
         try:
-            self._saved = {name: load_policy(Path(run) / "checkpoint") for name, run in runs.items()}
+            self._saved = {name: load_policy(Path(run)) for name, run in runs.items()}
         except ValueError as error:
             raise Refused(f"--unity.others: {error}") from error
         self._acting: dict[str, tuple[Fields, Policy]] = {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core import ring_file
 from core.replay import Sampler
 from core.ring import FOREVER, Ring, Word, _block
 from core.shm import Segment
@@ -30,6 +34,7 @@ class RingAgainstLists(RuleBasedStateMachine):
     )
     def create(self, num_lanes: int, num_agents: int, spare: int, obs: list[tuple[tuple[int, ...], str]]) -> None:
         fields = {f"field{i}": FieldSpec(shape, dtype) for i, (shape, dtype) in enumerate(obs)}
+        self.opened = contextlib.ExitStack()
         self.spec = EnvSpec(fields, ActionSpec((-1.0,), (1.0,)), num_agents)
         self.ring = Ring.create(self.spec, Recording(), num_lanes, 8 * num_agents * num_lanes + spare)
         self.lists: list[list[bytes]] = [[] for _ in range(num_lanes)]
@@ -63,7 +68,20 @@ class RingAgainstLists(RuleBasedStateMachine):
         """Between two steps. The new writer is in another process, as far as memory is concerned."""
         lane %= self.ring.num_lanes
         self.epoch[lane] += 1
-        self.writers[lane] = Ring.attach(self.ring.address, self.spec).writer(lane, self.epoch[lane])
+        attached = self.opened.enter_context(Ring.attach(self.ring.address, self.spec))
+        self.writers[lane] = attached.writer(lane, self.epoch[lane])
+
+    @rule()
+    def save_and_go_on_elsewhere(self) -> None:
+        old = self.ring
+        self.ring = Ring.create(self.spec, Recording(), old.num_lanes, old.num_lanes * old.capacity)
+        with tempfile.TemporaryDirectory() as directory:
+            ring_file.save(old, Path(directory))
+            ring_file.load(self.ring, Path(directory))
+        assert self.ring.load(Word.LIVES).tolist() == [epoch + 1 for epoch in self.epoch]
+        old.close()
+        for lane in range(self.ring.num_lanes):
+            self.take_over(lane)
 
     @precondition(lambda self: any(self.lists))
     @rule(batch_size=st.integers(1, 300), seed=st.integers(0, 1000))
@@ -89,6 +107,7 @@ class RingAgainstLists(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "ring"):
+            self.opened.close()
             self.ring.close()
 
 

@@ -26,9 +26,9 @@ def starter(home: Path) -> Iterator[Start]:
     numbers = itertools.count(1)
     (home / "marks").mkdir()  # for toys that leave some
 
-    def start(*options: object, run: str = "", **environment: str) -> Run:
+    def start(*options: object, run: str = "", resume: bool = False, **environment: str) -> Run:
         environment = {"TOY_MARKS": str(home / "marks"), **environment}
-        started.append(Run(home, *options, run=run or f"run-{next(numbers)}", **environment))
+        started.append(Run(home, *options, run=run or f"run-{next(numbers)}", resume=resume, **environment))
         return started[-1]
 
     yield start

@@ -26,7 +26,9 @@ Record = dict[str, Any]
 class Run:
     """`python -m scripts.train ddpg ...`, with a run directory and a temporary directory of its own below `home`."""
 
-    def __init__(self, home: Path, *options: object, run: str = "run", **environment: str) -> None:
+    def __init__(
+        self, home: Path, *options: object, run: str = "run", resume: bool = False, **environment: str
+    ) -> None:
         self.directory = home / "runs" / run
         # short: the path of a Unix socket has 107 letters at most, and `home` may be long
         self.temporary = Path(tempfile.mkdtemp(prefix="toy-", dir="/tmp"))
@@ -35,7 +37,8 @@ class Run:
         key, _, value = self._mark.partition("=")
         self._output = home / f"{run}.out"
         self._error = home / f"{run}.err"
-        command = [sys.executable, "-m", "scripts.train", "ddpg", "--runs-dir", str(home / "runs"), "--run", run]
+        what = ["--resume", run] if resume else ["ddpg", "--run", run]
+        command = [sys.executable, "-m", "scripts.train", *what, "--runs-dir", str(home / "runs")]
         with open(self._output, "wb") as out, open(self._error, "wb") as err:
             self.process = subprocess.Popen(
                 [*command, *map(str, options)],
@@ -78,6 +81,10 @@ class Run:
         wait_until(lambda: bool(self.records(kind)) or self.process.poll() is not None, f"a {kind} record", timeout_s)
         assert self.records(kind), f"the run ended without a {kind} record: {self.stderr}"
         return self.records(kind)[0]
+
+    def wait_for_record(self, wanted: Callable[[Record], bool], timeout_s: float = PATIENCE_S) -> None:
+        """Until there is such a record."""
+        wait_until(lambda: any(map(wanted, self.records())), "a record", timeout_s)
 
     def processes(self) -> dict[int, str]:
         """pid -> command line of each living process of this run, found by the mark in its environment."""

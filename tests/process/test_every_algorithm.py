@@ -6,6 +6,7 @@ In the mode single and in this process, where thirteen of them take seconds. Wha
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,22 @@ def as_before() -> Iterator[None]:
 def run(name: str, options: str, home: Path, run: str, seed: int) -> dict[str, Any]:
     """The summary of a run of some hundred agent steps."""
     command = f"{name} {options} --mode single --steps 320 --eval-every 1000 --eval-episodes 24 --seed {seed}"
-    assert train.main([*command.split(), "--runs-dir", str(home), "--run", run]) == 0
-    summary: dict[str, Any] = json.loads((home / run / "metrics.jsonl").read_text().splitlines()[-1])
-    return summary
+    assert train.main([*command.split(), "--checkpoint-every", "90", "--runs-dir", str(home), "--run", run]) == 0
+    return summary(home / run)
+
+
+def go_on(run: Path, number: str) -> dict[str, Any]:
+    """The summary of a run that goes on from its checkpoint of this number, as if it had been killed after that."""
+    for checkpoint in (run / "checkpoints").iterdir():
+        if checkpoint.name > number:
+            shutil.rmtree(checkpoint)
+    assert train.main(["--resume", str(run)]) == 0
+    return summary(run)
+
+
+def summary(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    return record
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{name} {options}"[:40] for name, options in CASES])
@@ -71,6 +85,7 @@ def test_it_trains_repeatably_and_what_it_leaves_can_be_played(name: str, option
     if (name, options) == next(case for case in CASES if case[0] == name):
         again = run(name, options, tmp_path, "again", seed=1)
         assert once["weights_sha256"] == again["weights_sha256"]
+        assert once["weights_sha256"] == go_on(tmp_path / "again", "000002")["weights_sha256"]
     assert evaluate.main(["once", "--runs-dir", str(tmp_path), "--episodes", "8"]) == 0
 
 

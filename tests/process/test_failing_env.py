@@ -58,7 +58,7 @@ def check(run: Run, says: list[str]) -> None:
     assert len(run.stderr) < 20_000 and "scripts/train.py" not in run.stderr, "the worker's story, not the learner's"
     assert (run.summary["reason"], run.summary["exit_code"]) == ("worker lost", 3)
     assert {record["event"] for record in run.records("worker")} & {"failed", "died"}
-    load_policy(run.directory / "checkpoint")
+    load_policy(run.directory)
     assert run.left() == []
 
 
@@ -72,7 +72,7 @@ def test_a_run_in_one_process_does_not_end_as_if_all_were_well_when_the_environm
     assert run.wait() == 4, run.stdout
     assert (run.summary["reason"], run.summary["exit_code"]) == ("error", 4)
     assert "SystemExit: 0" in run.stderr and "toys.py" in run.stderr
-    load_policy(run.directory / "checkpoint")
+    load_policy(run.directory)
     run.assert_nothing_left()
 
 

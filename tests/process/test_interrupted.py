@@ -105,8 +105,8 @@ def test_a_run_that_is_interrupted_in_a_bad_state_ends_in_order(name: str, start
 
 
 def test_the_second_ctrl_c_skips_the_checkpoint(outcomes: dict[str, Outcome]) -> None:
-    assert not (outcomes["SIGINT twice"].run.directory / "checkpoint").exists()
-    assert (outcomes["SIGINT during the run"].run.directory / "checkpoint").exists()
+    assert not (outcomes["SIGINT twice"].run.directory / "checkpoints").exists()
+    assert (outcomes["SIGINT during the run"].run.directory / "checkpoints").exists()
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def check(outcome: Outcome, *, saves: bool, at_last: int = 130) -> None:
         reason = "interrupted" if code == 130 else "steps"
         assert (run.summary["reason"], run.summary["exit_code"]) == (reason, code)
         if saves:
-            policy, parameters = load_policy(run.directory / "checkpoint")
+            policy, parameters = load_policy(run.directory)
             assert parameters.any() and policy.env_spec.num_agents > 0
 
 

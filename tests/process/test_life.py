@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from core.checkpoint import load_policy
+from core.checkpoint import load_policy, newest
 from core.ring import FOREVER
 from tests.process.lane import Lane
 from tests.process.runs import TOYS, Record, Run, Start, wait_until
@@ -47,7 +47,13 @@ def test_a_run_ends_by_itself_with_exit_code_0_and_leaves_nothing_but_its_direct
     assert life.stderr == ""
     assert life.left() == []
     names = sorted(path.name for path in life.directory.iterdir())
-    assert [name for name in names if "tfevents" not in name] == ["checkpoint", "config.json", "logs", "metrics.jsonl"]
+    assert [name for name in names if "tfevents" not in name] == [
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "logs",
+        "metrics.jsonl",
+    ]
     assert sorted(path.name for path in (life.directory / "logs").iterdir()) == [
         "evaluator.log",
         "worker-0.log",
@@ -116,8 +122,9 @@ def test_tensorboard_reads_the_same_figures(life: Run) -> None:
 
 
 def test_the_checkpoint_loads_and_its_manifest_is_true(life: Run) -> None:
-    directory = life.directory / "checkpoint"
-    policy, parameters = load_policy(directory)
+    policy, parameters = load_policy(life.directory)
+    directory, rejected = newest(life.directory)
+    assert directory.name == "000001" and not rejected
     assert policy.env["name"] == "3dball" and policy.env_spec.num_agents == 12 and parameters.any()
     manifest = json.loads((directory / "manifest.json").read_text())
     assert set(manifest) == {path.name for path in directory.iterdir()} - {"manifest.json"}
@@ -150,5 +157,5 @@ def test_collecting_only_runs_no_update_and_ends(start: Start) -> None:
     summary = run.summary
     assert summary["agent_steps"] >= 6000
     assert (summary["updates"], summary["eval_return"], summary["replay_ratio_held"]) == (0, None, 0)
-    load_policy(run.directory / "checkpoint")
+    load_policy(run.directory)
     run.assert_nothing_left()

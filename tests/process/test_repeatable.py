@@ -84,7 +84,7 @@ def check_same(one: Run, other: Run) -> None:
     for name in ("reason", "updates", "agent_steps", "weights_sha256", "eval_return"):
         assert one.summary[name] == other.summary[name], name
     assert _evaluations(one) == _evaluations(other)
-    parameters = [load_policy(run.directory / "checkpoint")[1] for run in (one, other)]
+    parameters = [load_policy(run.directory)[1] for run in (one, other)]
     assert (parameters[0] == parameters[1]).all()
 
 

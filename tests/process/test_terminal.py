@@ -35,7 +35,7 @@ def test_a_run_survives_the_reader_of_its_output(tmp_path: Path) -> None:
         process.wait(5)
     assert (tmp_path / "stderr").read_text() == ""
     assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
-    load_policy(tmp_path / "run" / "checkpoint")
+    load_policy(tmp_path / "run")
 
 
 @pytest.mark.slow

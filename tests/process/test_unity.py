@@ -193,7 +193,7 @@ class TestARun:
         assert all(record["values"]["Ball/Fallen"] >= 1 for record in stats)
 
     def test_its_policy_can_be_evaluated_in_a_fresh_player(self, run: Run) -> None:
-        policy, _ = load_policy(run.directory / "checkpoint")
+        policy, _ = load_policy(run.directory)
         assert policy.env["name"] == f"unity:{ROOT}/unity/players/3DBall" and policy.env_spec.num_agents == 12
         command = [sys.executable, "-m", "scripts.evaluate", str(run.directory), "--episodes", "24"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -224,4 +224,4 @@ def test_the_editor_is_waited_for(start: Start) -> None:
         player.kill()
         player.wait()
     assert run.summary["agent_steps"] >= 2000 and run.summary["eval_return"] is None
-    load_policy(run.directory / "checkpoint")
+    load_policy(run.directory)

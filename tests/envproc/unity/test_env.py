@@ -225,7 +225,7 @@ def test_a_saved_policy_acts_for_another_behaviour_of_the_scene(tmp_path: Path) 
         {name: field.shape for name, field in spec.obs.items() if name != ACTION_MASK}, (), 2, normalize=False
     )
     parameters = np.random.default_rng(0).normal(0, 0.01, num_parameters(net)).astype(np.float32)
-    save(tmp_path / "checkpoint", SavedPolicy({}, spec, PolicySpec(net, "tanh")), parameters, {})
+    save(tmp_path, SavedPolicy({}, spec, PolicySpec(net, "tanh")), parameters, {})
     with closing(play("Two", "Chaser", others=(f"Runner={tmp_path}",))) as env:
         link, sent = env._link, []
         receive = link._talk.exchange

@@ -107,7 +107,7 @@ def test_policies_for_others_must_have_somebody_to_act_for_and_fit(tmp_path: Pat
     net = NetSpec({"sight": (1,)}, (), 2, normalize=False)
     spec = EnvSpec({"sight": FieldSpec((1,))}, OurActionSpec((-1, -1), (1, 1)), 1)
     saved = SavedPolicy({}, spec, PolicySpec(net, "tanh"))
-    save(tmp_path / "checkpoint", saved, np.zeros(num_parameters(net), np.float32), {})
+    save(tmp_path, saved, np.zeros(num_parameters(net), np.float32), {})
     for behavior, other, says in (
         ("Chaser", "Walker", r"\['Walker'\].*Runner"),
         ("Chaser", "Chaser", r"\['Chaser'\].*Runner"),

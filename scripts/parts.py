@@ -1,0 +1,118 @@
+"""What a run is put together from, by its options: ring, weights, learner, and what it tells its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from algos import ALGORITHMS
+from core import checkpoint
+from core.checkpoint import SavedPolicy
+from core.control import Server
+from core.evaluations import EVALUATOR, Evaluations
+from core.job import worker_name
+from core.learner import Feed, Learner
+from core.net import num_parameters
+from core.ratio import ReplayRatio
+from core.replay import Replay, make_sampler
+from core.ring import Ring
+from core.rollout import InOrder, capacity_for
+from core.snapshots import Snapshots
+from core.types import EnvSpec
+from core.weights import Weights
+from envproc.env import Place
+from envproc.evaluator import EvaluatorConfig, copies_for
+from envproc.worker import WorkerConfig
+from scripts.options import Options
+from scripts.runs import find_run
+
+
+class Parts(NamedTuple):
+    """What learns, and what it shares with the workers."""
+
+    spec: EnvSpec
+    ring: Ring
+    weights: Weights
+    eval_weights: Weights
+    learner: Learner
+    evaluations: Evaluations
+    snapshots: Snapshots
+
+
+def build(
+    name: str, options: Options[Any], spec: EnvSpec, server: Server, directory: Path, opened: contextlib.ExitStack
+) -> Parts:
+    """All of them, closed when `opened` is. Raises ValueError or MemoryError for what cannot be had."""
+    algo, device = options.algo, torch.device(options.device)
+    algorithm = ALGORITHMS[name].build(spec, algo, options.device)
+    recording = algorithm.recording
+    ordered = recording.ordered
+    capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
+    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity))
+    feed: Feed
+    if ordered:
+        feed = InOrder(ring, algo.horizon, algo.ahead, device)
+    else:
+        agents, how = spec.num_agents * options.workers, algo.prioritization
+        ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup, agents)
+        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, how), ratio, device)
+    size = num_parameters(algorithm.policy_spec.net)
+    weights = opened.enter_context(Weights.create(size))
+    eval_weights = opened.enter_context(Weights.create(size))
+    if options.compile:
+        for part in vars(algorithm).values():
+            if isinstance(part, torch.nn.Module):
+                part.compile()
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+    learner = Learner(algorithm, feed, ring, weights, precision)
+    every = None if options.in_editor else options.eval_every
+    evaluations = Evaluations(learner, server, eval_weights, every, options.eval_episodes, options.seed)
+    policy = SavedPolicy(dataclasses.asdict(options.env_config), spec, algorithm.policy_spec)
+    breaks = options.mode != "async"
+    snapshots = Snapshots(
+        directory, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, breaks
+    )
+    if options.init_from:
+        _init_from(learner, find_run(options.init_from, options.runs_dir))
+    return Parts(spec, ring, weights, eval_weights, learner, evaluations, snapshots)
+
+
+def _init_from(learner: Learner, run: Path) -> None:
+    """Begin with what another run of the same algorithm has learned."""
+    directory, _ = checkpoint.newest(run)
+    try:
+        learner.algorithm.load_state_dict(checkpoint.load_state(directory)["learner"]["algorithm"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"--init-from {run}: it is of another algorithm, or has other networks ({error})") from error
+
+
+def worker_configs(options: Options[Any], lives: list[int], server: Server, directory: Path) -> list[WorkerConfig]:
+    """One for each lane, which had so many lives before."""
+    return [
+        WorkerConfig(
+            name=worker_name(lane),
+            env=options.env_config,
+            seed=options.seed,
+            control=server.address,
+            lane=lane,
+            epoch=epoch,
+            logs=str(directory / "logs"),
+        )
+        for lane, epoch in enumerate(lives)
+    ]
+
+
+def evaluator_config(options: Options[Any], parts: Parts, server: Server, directory: Path) -> EvaluatorConfig:
+    copies = copies_for(options.eval_episodes, parts.spec, options.copies)
+    return EvaluatorConfig(
+        name=EVALUATOR,
+        env=dataclasses.replace(options.env_config, copies=copies),
+        control=server.address,
+        weights=parts.eval_weights.address,
+        policy=parts.learner.algorithm.policy_spec,
+        where=Place(options.workers, options.seed, str(directory / "logs")),
+    )

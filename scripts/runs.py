@@ -1,0 +1,17 @@
+"""Finding a run by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.command_line import UsageError
+
+
+def find_run(run: str, runs_dir: Path) -> Path:
+    """The directory of the run of this name below `runs_dir`, or at this path. Raises UsageError if there is none."""
+    directory = Path(run) if "/" in run else runs_dir / run
+    if not directory.is_dir():
+        known = sorted(runs_dir.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+        hint = f"the newest is {known[-1].parent.name}" if known else "train one first"
+        raise UsageError(f"there is no run {directory}; {hint}")
+    return directory
