@@ -163,12 +163,11 @@ def _parse_resumed(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
     except (OSError, KeyError, ValueError) as error:
         raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
     options = _read(name, rest, replace(default, init_from="", force=False))
-    for field in _OF_THE_ROWS:
-        was, wanted = getattr(default, field), getattr(options, field)
+    for each in _OF_THE_ROWS:
+        was, wanted = getattr(default, each), getattr(options, each)
         if was != wanted:
-            raise UsageError(
-                f"--{field.replace('_', '-')} {wanted}: the run has {was!r}, and its rows depend on it; start another run"
-            )
+            option = f"--{each.replace('_', '-')} {wanted}"
+            raise UsageError(f"{option}: the run has {was!r}, and its rows depend on it; start another run")
     return name, options, directory
 
 
