@@ -170,6 +170,26 @@ def num_parameters(spec: NetSpec) -> int:
     return sum(math.prod(shape) for shape in shapes(spec).values())
 
 
+def unpack(spec: NetSpec, parameters: FloatArray) -> dict[str, FloatArray]:
+    """Views of the flat vector, by their names. Raises ValueError if it has too many numbers or too few."""
+    arrays: dict[str, FloatArray] = {}
+    start = 0
+    for name, shape in shapes(spec).items():
+        size = math.prod(shape)
+        arrays[name] = parameters[start : start + size].reshape(shape)
+        start += size
+    if start != parameters.size:
+        raise ValueError(f"{parameters.size} parameters for a network of {start}")
+    return arrays
+
+
+def acting_cosines(spec: NetSpec) -> FloatArray:
+    """(ACTING_QUANTILES, cosines) what embeds the quantiles that a network acts by."""
+    quantiles = (np.arange(ACTING_QUANTILES, dtype=np.float32)[:, None] + 0.5) / ACTING_QUANTILES
+    cosines: FloatArray = np.cos(np.pi * np.arange(spec.cosines, dtype=np.float32) * quantiles)
+    return cosines
+
+
 class Net:
     """The forward pass, on parameters that may change in place between calls. Raises ValueError if they are too many
     or too few, and for a critic: what workers act with sees observations only."""
@@ -179,14 +199,7 @@ class Net:
 
     def __init__(self, spec: NetSpec, parameters: FloatArray) -> None:
         require("extra", spec.extra, spec.extra == 0, "0 in a network to act with")
-        arrays: dict[str, FloatArray] = {}
-        start = 0
-        for name, shape in shapes(spec).items():
-            size = math.prod(shape)
-            arrays[name] = parameters[start : start + size].reshape(shape)
-            start += size
-        if start != parameters.size:
-            raise ValueError(f"{parameters.size} parameters for a network of {start}")
+        arrays = unpack(spec, parameters)
         self.extras = {name: arrays[f"extras.{name}"] for name in spec.extras}
         self._spec = spec
         self._vector = tuple(spec.vector.items())
@@ -209,9 +222,7 @@ class Net:
         self._body, self._cosine, self._value, self._head = (
             groups[group] for group in ("body", "cosine", "value", "head")
         )
-
-        quantiles = (np.arange(ACTING_QUANTILES, dtype=np.float32)[:, None] + 0.5) / ACTING_QUANTILES
-        self._cosines: FloatArray = np.cos(np.pi * np.arange(spec.cosines, dtype=np.float32) * quantiles)
+        self._cosines = acting_cosines(spec)
 
     def __call__(self, obs: Obs, state: FloatArray | None = None) -> FloatArray:
         """(n, outputs), before any output transform. `state` (n, 2 * lstm) goes one step on in place."""
