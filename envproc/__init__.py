@@ -25,7 +25,7 @@ from types import ModuleType
 
 from core.types import EnvSpec, require
 from envproc.ball3d import Ball3D
-from envproc.env import HERE, Env, Place
+from envproc.env import HERE, Env, HasPictures, Place
 from envproc.stack import Stacked
 from envproc.unity.options import UnityOptions
 
@@ -47,9 +47,14 @@ class EnvConfig:
 
 
 def make_env(config: EnvConfig, where: Place = HERE) -> Env:
-    """The environment that is meant. Raises ValueError, in one line, if there is none."""
+    """The environment that is meant. Raises ValueError, in one line, if there is none, or none that can draw."""
     require("--frame-stack", config.frame_stack, config.frame_stack >= 1, "at least 1")
     env = _make(config, where)
+    if where.pictures and not isinstance(env, HasPictures):
+        env.close()
+        raise ValueError(
+            f"{config.name} cannot draw itself; that takes pictures_per_s and picture(), see envproc/env.py"
+        )
     if config.frame_stack == 1:
         return env
     try:
@@ -63,6 +68,8 @@ def _make(config: EnvConfig, where: Place) -> Env:
     name, copies = config.name, config.copies
     kind, _, what = name.partition(":")
     if kind == "unity" and what:
+        if where.pictures:
+            raise ValueError(f"{name} is drawn by Unity, into a window of its own: look there, and leave --video out")
         # only here: a worker of anything else stays small
         from envproc.unity.env import UnityEnv
 
@@ -81,7 +88,7 @@ def _make(config: EnvConfig, where: Place) -> Env:
             if error.name != "gymnasium":
                 raise
             raise ValueError(f"{name} needs Gymnasium: pip install gymnasium") from error
-        return GymnasiumEnv(what, copies)
+        return GymnasiumEnv(what, copies, where.pictures)
     module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place, name)
     return _call(module, what, place, copies)
 

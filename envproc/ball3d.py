@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.types import Action, ActionSpec, BoolArray, EnvSpec, FieldSpec, FloatArray, IntArray
-from envproc.env import Ended, Step
+from envproc.env import Ended, Picture, Step
 
 Array = npt.NDArray[np.float64]
 End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agent, what it saw, reward, fallen: a row each
@@ -155,6 +155,7 @@ class Ball3D:
             raise ValueError(f"{areas} areas of 3DBall; there must be at least 1")
         num = AGENTS_PER_AREA * areas
         self.spec = EnvSpec({"vector": FieldSpec((8,))}, ActionSpec((-1.0, -1.0), (1.0, 1.0)), num)
+        self.pictures_per_s = 1 / (DECISION_PERIOD * DT)
         self._agents = np.arange(num)
         self._balls = Balls(num)
         self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
@@ -179,6 +180,13 @@ class Ball3D:
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def picture(self) -> Picture:
+        from envproc.ball3d_picture import draw  # only here: a worker stays small
+
+        first = slice(AGENTS_PER_AREA)
+        axes = np.array([_frame(*plate)[0] for plate in self._balls.plate[:, first].T])
+        return draw(axes, self._balls.ball[:, first].T)
 
     def step(self, action: Action) -> Step:
         """Five Academy steps under (n, 2) actions: about the plate's own Z, then its own X. Who ended decides again."""

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from core.types import Action, BoolArray, EnvSpec, FloatArray, IntArray, Obs
+
+Picture = npt.NDArray[np.uint8]
+"""(height, width, 3) red, green, blue"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Place:
     """for what must be told at launch; all else is seeded by reset()"""
     logs: str = ""
     """the directory for what it writes; empty: nobody wants it"""
+    pictures: bool = False
+    """whether it will be asked for pictures; some environments must know from the start"""
 
 
 HERE = Place()
@@ -117,4 +123,18 @@ class HasStats(Protocol):
 
     def stats(self) -> dict[str, float]:
         """By name, since the last call; empty if there is nothing new."""
+        ...
+
+
+@runtime_checkable
+class HasPictures(Protocol):
+    """An environment that can be looked at, for videos. It need not if nobody asked for pictures (see Place)."""
+
+    @property
+    def pictures_per_s(self) -> float:
+        """How many play at the environment's own speed, one a step."""
+        ...
+
+    def picture(self) -> Picture:
+        """The world as it is after the last reset or step; of several copies, the first. Not to be reused."""
         ...

@@ -6,6 +6,7 @@ its next episode among the deciding ones. Cut by a time limit is not ended: the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,19 @@ from gymnasium import spaces
 from gymnasium.wrappers import AtariPreprocessing
 
 from core.types import ACTION_MASK, Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray
-from envproc.env import Ended, EnvFailed, Step
+from envproc.env import Ended, EnvFailed, Picture, Step
 
 Gym = gymnasium.Env[Any, Any]
 Array = np.ndarray[Any, Any]
 ToEnv = Callable[[FloatArray, IntArray], Any]
 """one agent's continuous and discrete actions -> what the environment takes"""
+
+_ATARI_SKIP = 4
+"""frames that an action lasts"""
+_ATARI_FRAMES_PER_S = 60.0
+"""of the console; what the games' metadata say is half of it"""
+_PICTURES_PER_S = 30.0
+"""of environments that do not say how fast they are; Gymnasium's own videos take the same"""
 
 
 class GymnasiumEnv:
@@ -35,13 +43,15 @@ class GymnasiumEnv:
     Ids that begin with "ALE/" are Atari games, preprocessed as usual (see Machado et al. 2018, "Revisiting the Arcade
     Learning Environment"): up to 30 no-ops at the start; each action for 4 frames, the last two of them max-pooled;
     84 x 84 in grey; a life lost is no end; rewards as they are; sticky actions (0.25), which "-v5" stands for.
+
+    `pictures`: the first copy draws itself, which costs time and packages; ValueError if it cannot.
     """
 
-    def __init__(self, env_id: str, copies: int = 1) -> None:
+    def __init__(self, env_id: str, copies: int = 1, pictures: bool = False) -> None:
         if copies < 1:
             raise ValueError(f"{copies} copies of {env_id}; there must be at least 1")
         self._env_id = env_id
-        self._envs = [_make(env_id)]
+        self._envs = [_make(env_id, pictures)]
         try:
             self._observes = self._envs[0].observation_space
             boxes = _boxes(env_id, self._observes)
@@ -107,6 +117,22 @@ class GymnasiumEnv:
         for env in self._envs:
             env.close()
 
+    @property
+    def pictures_per_s(self) -> float:
+        if self._env_id.startswith("ALE/"):
+            return _ATARI_FRAMES_PER_S / _ATARI_SKIP
+        return float(self._envs[0].metadata.get("render_fps", _PICTURES_PER_S))
+
+    def picture(self) -> Picture:
+        try:
+            drawn = self._envs[0].render()
+        except Exception as error:  # what is missing, a package or a display, each tells in its own way
+            hint = "; without a display, set MUJOCO_GL=egl" if type(error).__module__.startswith("mujoco") else ""
+            raise EnvFailed(f"{self._env_id} could not draw itself: {error}{hint}") from error
+        if not isinstance(drawn, np.ndarray):
+            raise EnvFailed(f"{self._env_id} drew {drawn!r:.80}, no array; for pictures it is made with pictures=True")
+        return drawn.astype(np.uint8)
+
     def _room(self) -> dict[str, Array]:
         num = self.spec.num_agents
         return {name: np.zeros((num, *each.shape), each.dtype) for name, each in self.spec.obs.items()}
@@ -136,12 +162,13 @@ class GymnasiumEnv:
         return Step(self._agents, self._obs, self._reward, last)
 
 
-def _make(env_id: str) -> Gym:
+def _make(env_id: str, pictures: bool = False) -> Gym:
     try:
+        mode = _draw_mode(env_id) if pictures else None
         if env_id.startswith("ALE/"):
-            return _atari(env_id)
+            return _atari(env_id, mode)
         # Gymnasium's own checker looks at the first step only and costs at every one; tests/contracts.py checks more.
-        return gymnasium.make(env_id, disable_env_checker=True)
+        return gymnasium.make(env_id, disable_env_checker=True, render_mode=mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{env_id} needs a package that is missing: {error}") from error
     except ImportError as error:
@@ -150,7 +177,18 @@ def _make(env_id: str) -> Gym:
         raise ValueError(f"Gymnasium has no {env_id!r}: {error}") from error
 
 
-def _atari(env_id: str) -> Gym:
+def _draw_mode(env_id: str) -> str:
+    """The mode in which it gives pictures as arrays. Raises ValueError if it has none."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is wanted, and SDL complains where none can be had
+    trial = _make(env_id)
+    modes = trial.metadata.get("render_modes", [])
+    trial.close()
+    if "rgb_array" not in modes:
+        raise ValueError(f"{env_id} cannot draw itself: its render modes are {modes}, and 'rgb_array' is needed")
+    return "rgb_array"
+
+
+def _atari(env_id: str, mode: str | None) -> Gym:
     try:
         import ale_py
         import cv2
@@ -160,11 +198,12 @@ def _atari(env_id: str) -> Gym:
     cv2.setNumThreads(1)  # one core a worker: it is the workers that run side by side
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)  # no banner from each of them
     gymnasium.register_envs(ale_py)
-    game = gymnasium.make(env_id, disable_env_checker=True, frameskip=1)  # the wrapper skips, and pools what it skips
+    # the wrapper skips, and pools what it skips
+    game = gymnasium.make(env_id, disable_env_checker=True, frameskip=1, render_mode=mode)
     return AtariPreprocessing(
         game,
         noop_max=30,
-        frame_skip=4,
+        frame_skip=_ATARI_SKIP,
         screen_size=84,
         terminal_on_life_loss=False,
         grayscale_obs=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -41,3 +42,11 @@ def _one_line(box: str) -> str:
     if "Perhaps you meant:" in lines:
         message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return message
+
+
+def check_output(option: str, file: Path, *endings: str) -> None:
+    """Raises UsageError, before any work is done, if `file` cannot be written or has none of these endings."""
+    if file.suffix not in endings:
+        raise UsageError(f"{option} {file}: the name must end in {' or '.join(endings)}")
+    if not file.resolve().parent.is_dir():
+        raise UsageError(f"{option} {file}: there is no directory {file.parent}; make it first")

@@ -11,6 +11,7 @@ import pytest
 
 from envproc import EnvConfig, make_env
 from envproc.ball3d import Ball3D
+from envproc.env import HasPictures, Place
 from envproc.gymnasium import GymnasiumEnv
 
 OWN = """
@@ -137,7 +138,7 @@ def test_a_worker_of_3dball_stays_small() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "envproc.ball3d" in done.stdout.split()
-    assert not {"gymnasium", "torch", "numba"} & set(done.stdout.split())
+    assert not {"gymnasium", "torch", "numba", "PIL"} & set(done.stdout.split())
 
 
 def test_an_environment_file_may_import_its_neighbours(tmp_path: Path) -> None:
@@ -153,3 +154,13 @@ def test_a_worker_of_a_unity_player_imports_no_torch() -> None:
     program = "import sys; import envproc.unity.env, envproc.worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "envproc.unity.env" in done.stdout.split() and "torch" not in done.stdout.split()
+
+
+def test_what_cannot_draw_itself_is_refused_where_pictures_are_wanted() -> None:
+    wanted = Place(pictures=True)
+    for name in ("3dball", "gymnasium:CartPole-v1"):
+        assert isinstance(make_env(EnvConfig(name), wanted), HasPictures)
+    with pytest.raises(ValueError, match=r"toys:Catch cannot draw itself; that takes pictures_per_s and picture\(\)"):
+        make_env(EnvConfig("envproc.toys:Catch", frame_stack=2), wanted)
+    with pytest.raises(ValueError, match=r"unity:nowhere is drawn by Unity, into a window of its own: .*leave --video"):
+        make_env(EnvConfig("unity:nowhere"), wanted)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
 from envproc import EnvConfig, make_env
 from envproc.ball3d import Ball3D
-from envproc.env import Ended, Env, HasStats, Step
+from envproc.env import Ended, Env, HasPictures, HasStats, Picture, Step
 from envproc.stack import Stacked
 from tests.contracts import check_env
 from tests.test_contracts import Walkers
@@ -145,6 +145,21 @@ def test_it_has_figures_to_show_if_the_inner_environment_has() -> None:
     assert not isinstance(Stacked(Told([]), 2), HasStats)
     env: Env = Stacked(WithStats([]), 2)
     assert isinstance(env, HasStats) and env.stats() == {"frames": 0.0}
+
+
+class Drawn(Told):
+    pictures_per_s = 7.0
+
+    def picture(self) -> Picture:
+        return np.full((1, 1, 3), self.frames, np.uint8)
+
+
+def test_it_draws_itself_if_the_inner_environment_does() -> None:
+    assert not isinstance(Stacked(Told([]), 2), HasPictures)
+    env: Env = Stacked(Drawn([Moment([], [0, 1])]), 2)
+    env.reset(0)
+    assert isinstance(env, HasPictures) and env.pictures_per_s == 7
+    assert env.picture().tolist() == [[[2, 2, 2]]]
 
 
 class Filmed(Walkers):
