@@ -36,7 +36,7 @@ def save_run(home: Path, env: str, net: NetSpec, head: Any = "tanh", **config: A
     """A run whose policy has nothing but zeros; the command line that names it."""
     spec = make_env(EnvConfig(env, **config)).spec
     saved = SavedPolicy({"name": env, **config}, spec, PolicySpec(net, head))
-    checkpoint.save(home / "run" / "checkpoint", saved, np.zeros(num_parameters(net), np.float32), {})
+    checkpoint.save(home / "run", saved, np.zeros(num_parameters(net), np.float32), {})
     return ["run", "--runs-dir", str(home)]
 
 
