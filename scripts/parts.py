@@ -39,13 +39,9 @@ class Parts(NamedTuple):
     weights: Weights
     eval_weights: Weights
     learner: Learner
-    evaluations: Evaluations
-    snapshots: Snapshots
 
 
-def build(
-    name: str, options: Options[Any], spec: EnvSpec, server: Server, directory: Path, opened: contextlib.ExitStack
-) -> Parts:
+def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:
     """All of them, closed when `opened` is. Raises ValueError or MemoryError for what cannot be had."""
     algo, device = options.algo, torch.device(options.device)
     algorithm = ALGORITHMS[name].build(spec, algo, options.device)
@@ -69,16 +65,19 @@ def build(
                 part.compile()
     precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     learner = Learner(algorithm, feed, ring, weights, precision)
-    every = None if options.in_editor else options.eval_every
-    evaluations = Evaluations(learner, server, eval_weights, every, options.eval_episodes, options.seed)
-    policy = SavedPolicy(dataclasses.asdict(options.env_config), spec, algorithm.policy_spec)
-    breaks = options.mode != "async"
-    snapshots = Snapshots(
-        directory, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, breaks
-    )
     if options.init_from:
         _init_from(learner, find_run(options.init_from, options.runs_dir))
-    return Parts(spec, ring, weights, eval_weights, learner, evaluations, snapshots)
+    return Parts(spec, ring, weights, eval_weights, learner)
+
+
+def keep_records(parts: Parts, options: Options[Any], server: Server, run: Path) -> tuple[Evaluations, Snapshots]:
+    """Who keeps the best policy of the run in directory `run`, and its checkpoints."""
+    learner, every = parts.learner, None if options.in_editor else options.eval_every
+    evaluations = Evaluations(learner, server, parts.eval_weights, every, options.eval_episodes, options.seed)
+    policy = SavedPolicy(dataclasses.asdict(options.env_config), parts.spec, learner.algorithm.policy_spec)
+    breaks = options.mode != "async"
+    snapshots = Snapshots(run, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, breaks)
+    return evaluations, snapshots
 
 
 def _init_from(learner: Learner, run: Path) -> None:

@@ -28,8 +28,9 @@ import torch
 
 from core import checkpoint
 from core.control import Begin, Report, Server
+from core.evaluations import Evaluations
 from core.job import Job, Schedule
-from core.learner import fit_process, free_running, lock_step
+from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.ring import Word
 from core.supervisor import Supervisor
@@ -41,7 +42,7 @@ from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
 from scripts.options import Options, parse
-from scripts.parts import Parts, build, evaluator_config, worker_configs
+from scripts.parts import build, evaluator_config, keep_records, worker_configs
 from scripts.run_directory import RunDirectory, name_of
 
 DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
@@ -68,11 +69,11 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
-    fit_process()
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
             spec = checkpoint.load_policy(resumed)[0].env_spec if resumed else _spec_of(options)
+            parts = None if spec is None else build(name, options, spec, opened)
             path = resumed or options.runs_dir / (options.run or name_of(name, options.env))
             run = opened.enter_context(RunDirectory(path, resumed=bool(resumed), force=options.force))
         config = {"algorithm": name, **_jsonable(options), "run": path.name}
@@ -87,15 +88,16 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         lives, heard, before_s, rejected = [0] * options.workers, list[Report](), 0.0, list[str]()
         try:
             with _refusals_are_usage_errors():
-                if spec is None:
+                if parts is None:
                     with launching():
                         crew.start_workers(worker_configs(options, lives, server, path))
                     spec, heard = watch.await_spec(crew.turn, interrupts.asked)
-                parts = build(name, options, spec, server, path, opened)
+                    parts = build(name, options, spec, opened)
+                evaluations, snapshots = keep_records(parts, options, server, path)
                 if resumed:
-                    before_s, rejected = parts.snapshots.restore()
+                    before_s, rejected = snapshots.restore()
                     lives = parts.ring.load(Word.LIVES).tolist()
-                    _refuse_if_over(parts, options)
+                    _refuse_if_over(parts.learner, evaluations, options)
         except (EnvFailed, WorkerLost) as lost:
             run.settle(config)
             print(f"error: {lost}\nrun: {path}", file=sys.stderr)
@@ -108,6 +110,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             print("interrupted before the environment was up", file=sys.stderr)
             return INTERRUPTED
         run.settle(config)
+        fit_process()
 
         metrics = opened.enter_context(Metrics(path, Terminal(), before_s))
         metrics.write("config", **config, cores=cores, python=platform.python_version())
@@ -118,7 +121,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
         begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec)
         job = Job(
-            learner, server, watch, metrics, parts.spec, begin, parts.evaluations, parts.snapshots, schedule, crew.turn,
+            learner, server, watch, metrics, parts.spec, begin, evaluations, snapshots, schedule, crew.turn,
             interrupts.asked,
         )  # fmt: skip
         trouble = ""
@@ -126,7 +129,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             with launching():
                 if not heard:  # else they are at work
                     crew.start_workers(worker_configs(options, lives, server, path))
-                if parts.evaluations.wanted:
+                if evaluations.wanted:
                     crew.start_evaluator(evaluator_config(options, parts, server, path))
             job.note(heard)
             if lock_stepped:
@@ -154,9 +157,9 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     return exit_code
 
 
-def _refuse_if_over(parts: Parts, options: Options[Any]) -> None:
+def _refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:
     """Raises ValueError if there is nothing left to do."""
-    done, newest, goal = parts.learner.agent_steps, parts.evaluations.newest, options.until_return
+    done, newest, goal = learner.agent_steps, evaluations.newest, options.until_return
     if done >= options.steps:
         raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
     if goal is not None and newest is not None and newest.mean >= goal:

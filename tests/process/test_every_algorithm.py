@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from algos import ALGORITHMS
 from scripts import evaluate, train
@@ -43,18 +40,6 @@ CASES = [
     ("sac", f"--env {CONTINUOUS} {REPLAYS} --algo.prioritized --algo.n-step 3 --algo.layer-norm --workers 2"),
     ("dqn", f"--env {MASKED} {REPLAYS} --algo.munchausen --algo.dueling --algo.noisy --precision bfloat16"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """A run changes what belongs to its process: signals, threads, how small a number may be."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    threads = torch.get_num_threads()
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def run(name: str, options: str, home: Path, run: str, seed: int) -> dict[str, Any]:

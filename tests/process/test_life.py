@@ -77,7 +77,7 @@ def test_every_line_of_the_metrics_is_strict_json_with_a_kind_and_a_time(life: R
     records: list[Record] = [
         json.loads(line, parse_constant=refuse) for line in (life.directory / "metrics.jsonl").read_text().splitlines()
     ]
-    assert {record["kind"] for record in records} == {"config", "worker", "progress", "eval", "summary"}
+    assert {record["kind"] for record in records} == {"checkpoint", "config", "worker", "progress", "eval", "summary"}
     times = [record["wall_s"] for record in records]
     assert times == sorted(times) and times[0] > 0
     ready = {record["worker"] for record in records if record["kind"] == "worker" and record["event"] == "ready"}

@@ -70,11 +70,11 @@ def test_damaged_checkpoints_are_named_and_an_older_one_is_taken(
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(start_once: Start) -> Path:
     """The directory of runs, where one, `run`, has made its 300 steps."""
-    runs = tmp_path_factory.mktemp("runs")
-    assert main(["ddpg", *SHORT.split(), "--mode", "async", "--runs-dir", str(runs), "--run", "run"]) == 0
-    return runs
+    run = start_once(*SHORT.split(), "--mode", "async", run="run")
+    assert run.wait(60) == 0, run.stderr
+    return run.directory.parent
 
 
 @pytest.mark.parametrize(

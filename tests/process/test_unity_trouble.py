@@ -82,7 +82,7 @@ def test_a_port_that_the_evaluator_cannot_have_is_named_in_one_line(start: Start
 def test_a_policy_for_others_that_there_is_not_is_refused_in_one_line(start: Start) -> None:
     run = start("--env", "unity:unity/players/Two", "--behavior", "Runner", "--unity.others", "Chaser=/nowhere")
     assert run.wait() == 2
-    assert run.stderr.count("\n") == 1 and "/nowhere/checkpoint" in run.stderr
+    assert run.stderr.count("\n") == 1 and "/nowhere is no run" in run.stderr
     assert not run.directory.exists()
 
 

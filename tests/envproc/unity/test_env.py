@@ -247,7 +247,7 @@ def test_a_saved_policy_acts_for_another_behaviour_of_the_scene(tmp_path: Path) 
         expected = np.tanh(Net(net, parameters)(dict(zip(net.inputs, seen, strict=True))))
         np.testing.assert_allclose(told, expected, rtol=1e-6)
         assert np.abs(told).max() > 0
-    with pytest.raises(ValueError, match="/nowhere/checkpoint is no checkpoint"):
+    with pytest.raises(ValueError, match="/nowhere is no run with a checkpoint"):
         play("Two", "Chaser", others=("Runner=/nowhere",))
 
 
