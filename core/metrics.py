@@ -111,6 +111,8 @@ def describe(record: Record) -> str:
                 f"{record['wall_s']:6.1f} s  goes on after {record['agent_steps']:,} agent steps and "
                 f"{record['updates']:,} updates{newer}"
             )
+        case "export":
+            return f"{record['wall_s']:6.1f} s  note: this run's policy cannot be exported: {record['refusal']}"
         case "summary":
             best = record["eval_return"]
             kept = "no evaluation" if best is None else f"the best evaluation, {_number(best)}, is kept"

@@ -80,6 +80,20 @@ def keep_records(parts: Parts, options: Options[Any], server: Server, run: Path)
     return evaluations, snapshots
 
 
+def export_refusal(parts: Parts, options: Options[Any]) -> str:
+    """Why this run's policy could not be exported at its end; empty if it can be."""
+    # only here: a run that is refused need not wait for it
+    from core import onnx_graph
+
+    algorithm = parts.learner.algorithm
+    policy = SavedPolicy({}, parts.spec, algorithm.policy_spec)
+    try:
+        onnx_graph.build(policy, parts.learner.policy(), unity=options.env.startswith("unity:"))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _init_from(learner: Learner, run: Path) -> None:
     """Begin with what another run of the same algorithm has learned."""
     directory, _ = checkpoint.newest(run)

@@ -42,7 +42,7 @@ from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
 from scripts.options import Options, parse
-from scripts.parts import build, evaluator_config, keep_records, worker_configs
+from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_configs
 from scripts.run_directory import RunDirectory, name_of
 
 DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
@@ -132,6 +132,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 if evaluations.wanted:
                     crew.start_evaluator(evaluator_config(options, parts, server, path))
             job.note(heard)
+            if refusal := export_refusal(parts, options):  # better now than at the end
+                metrics.write("export", refusal=refusal)
             if lock_stepped:
                 lock_step(learner, job.finished, job.attend, crew.turn)
             else:

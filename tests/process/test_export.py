@@ -10,7 +10,7 @@ import pytest
 
 from core import checkpoint
 from core.onnx_graph import build
-from scripts import evaluate, export
+from scripts import evaluate, export, train
 from tests.core.exported import policy, shown
 
 
@@ -81,3 +81,43 @@ def test_without_onnxruntime_it_is_written_and_the_way_to_compare_is_told(
 def test_an_evaluation_finds_runs_as_an_export_does(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["nobody", "--runs-dir", str(runs)]) == 2
     assert "the newest is continuous" in capsys.readouterr().err
+
+
+_NAMED = """
+import numpy as np
+from core.types import ActionSpec, EnvSpec, FieldSpec
+from envproc.env import Ended, Step
+
+class Named:
+    def __init__(self, copies):
+        self.spec = EnvSpec({"action": FieldSpec((2,))}, ActionSpec((-1.0,), (1.0,)), copies)
+
+    def reset(self, seed):
+        return self.begin(ended=0)
+
+    def step(self, action):
+        return self.begin(ended=self.spec.num_agents)
+
+    def begin(self, ended):
+        agents, nothing = np.arange(self.spec.num_agents), np.zeros(self.spec.num_agents, np.float32)
+        seen = np.ones((self.spec.num_agents, 2), np.float32)
+        last = Ended(agents[:ended], {"action": seen[:ended]}, nothing[:ended], agents[:ended] >= 0)
+        return Step(agents, {"action": seen}, nothing, last)
+
+    def reset_agents(self, agents):
+        pass
+
+    def close(self):
+        pass
+"""
+
+
+def test_that_a_policy_cannot_be_exported_is_said_when_its_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "named.py").write_text(_NAMED)
+    options = "--mode single --steps 200 --algo.warmup 50 --eval-every 1000000"
+    where = ["--env", f"{tmp_path}/named.py:Named", "--runs-dir", str(tmp_path / "runs"), "--run", "run"]
+    assert train.main(["ddpg", *options.split(), *where]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "cannot be exported: the observation field 'action'" in told[0]
