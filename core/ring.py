@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.atomic import fence_acquire, fence_release, load_acquire, store_release
-from core.shm import Layout, Segment
+from core.shm import Layout, Segment, size_of
 from core.types import EnvSpec, IntArray, Recording, Rows, frames_of, require, row_layout
 
 FOREVER = 2**62
@@ -208,6 +208,11 @@ class Writer:
     def count(self, word: Word, amount: int = 1) -> None:
         """Add to one of the writer's own counters."""
         self.words[word] += amount
+
+
+def ring_size(spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int) -> int:
+    """Bytes that Ring.create() would take for this."""
+    return size_of(_block(spec, recording, num_lanes, capacity // (recording.stride * num_lanes)))
 
 
 def _num_frames(capacity: int, recording: Recording, num_agents: int) -> int:

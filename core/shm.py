@@ -54,7 +54,7 @@ class Segment:
 
         Raises MemoryError, with both sizes, if it is larger than the memory that is free.
         """
-        size = _places(layout)[1]
+        size = size_of(layout)
         free = free_memory()
         if size > free:
             raise MemoryError(
@@ -74,8 +74,8 @@ class Segment:
         file = os.open(address, os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY))
         try:
             found = os.pread(file, _HEADER.size, 0)
-            expected = _HEADER.pack(MAGIC, _digest(layout), _places(layout)[1])
-            if found != expected or os.fstat(file).st_size < _places(layout)[1]:
+            expected = _HEADER.pack(MAGIC, _digest(layout), size_of(layout))
+            if found != expected or os.fstat(file).st_size < size_of(layout):
                 raise ValueError(
                     f"the shared block at {address} has another layout than this process expects: "
                     "environment, number of agents or version of sharl differ between the two"
@@ -103,6 +103,11 @@ class Segment:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def size_of(layout: Layout) -> int:
+    """Bytes that a block takes."""
+    return _places(layout)[1]
 
 
 def free_memory() -> int:

@@ -38,7 +38,7 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     Anything: environments belong to users, and a SystemExit of theirs is as much a failure as an exception. And leave
     at once, for a thread of theirs would keep the process alive.
     """
-    _die_with_parent()
+    die_with_parent()
     config = msgspec.json.decode(sys.argv[1], type=config_type)
     client = Client(config.control, config.name)
     code = 0
@@ -82,7 +82,7 @@ def parent_is_gone() -> bool:
     return os.getppid() != _PARENT
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """On Linux the kernel kills this process when its parent goes, however it goes and whatever hangs here."""
     if sys.platform.startswith("linux"):
         pr_set_pdeathsig = 1

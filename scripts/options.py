@@ -1,30 +1,31 @@
-"""The command line of a training run: `python -m scripts.train ALGORITHM [options]`."""
+"""The command line of a training run: `python -m scripts.train ALGORITHM [options]`.
+
+What it does not say stands in a file, if it names one (config_file.py, mlagents_config.py), or is the default.
+"""
 
 from __future__ import annotations
 
+import argparse
 import difflib
-import json
 import os
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
-
-import msgspec
 
 from algos import ALGORITHMS
 from core.types import require
 from envproc import EnvConfig
 from envproc.unity.options import UnityOptions
+from scripts import config_file, mlagents_config
 from scripts.command_line import UsageError, read_command_line
-from scripts.runs import find_run
 
 AlgoConfig = TypeVar("AlgoConfig")
 _TAKES_FLAGS = "--unity.args"
-_OF_THE_ROWS = ("env", "behavior", "workers", "copies", "frame_stack")
-_RESUME = "python -m scripts.train --resume RUN [options]"
+RESUME = "python -m scripts.train --resume RUN [options]"
 
 
 @dataclass(frozen=True)
@@ -120,67 +121,96 @@ class Options(Generic[AlgoConfig]):
             )
 
 
+@dataclass(frozen=True)
+class CommandLine(Options[AlgoConfig]):
+    """Train an agent in an environment."""
+
+    config: Path | None = None
+    """a TOML file with options; what stands on the command line wins"""
+    mlagents_config: Path | None = None
+    """a trainer configuration of ML-Agents (YAML); what stands on the command line wins"""
+    save_config: Path | None = None
+    """write all options into this new TOML file, for --config, and end without training"""
+
+
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path | None]:
-    """The algorithm's name, all options, and the directory of the run that is to go on, if one is.
+def parse(arguments: Sequence[str]) -> tuple[str, Options[Any]]:
+    """The algorithm's name and all options.
 
-    Raises UsageError; SystemExit(0) after printing help that was asked for.
+    Raises UsageError; SystemExit(0) after printing help, or writing a file, that was asked for.
     """
     known = ", ".join(ALGORITHMS)
     if not arguments:
         raise UsageError(f"name an algorithm: python -m scripts.train ALGORITHM [options]; there is: {known}")
     name, *rest = arguments
     if name in ("-h", "--help"):
-        print(f"usage: python -m scripts.train ALGORITHM [options]\n       {_RESUME}\n\nalgorithms: {known}\n")
+        print(f"usage: python -m scripts.train ALGORITHM [options]\n       {RESUME}\n\nalgorithms: {known}\n")
         print("python -m scripts.train ALGORITHM --help lists the options")
         raise SystemExit(0)
-    if name == "--resume":
-        return _parse_resumed(rest)
     if name not in ALGORITHMS:
         close = difflib.get_close_matches(name, ALGORITHMS, n=1)
         raise UsageError(
             f"unknown algorithm {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there is: {known}")
         )
-    return name, _read(name, rest, Options(algo=ALGORITHMS[name].config())), None
+    rest = joined(rest)
+    kind = ALGORITHMS[name].config
+    default, remarks = _from_files(name, Options(algo=kind()), rest)
+    line = CommandLine(**_shallow(default))
+    line = read_command_line(CommandLine[kind], rest, f"python -m scripts.train {name}", line)  # type: ignore[valid-type]
+    options = Options(**_shallow(line))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    if line.save_config:
+        _save(name, options, line.save_config)
+        raise SystemExit(0)
+    return name, options
 
 
-def _parse_resumed(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
-    """`--resume RUN [options]`: the run's own options but for those that are given anew."""
-    if not arguments or arguments[0].startswith("-"):
-        raise UsageError(f"name the run that is to go on: {_RESUME}")
-    run, *rest = arguments
-    place = Options(algo=None).runs_dir
-    if "--runs-dir" in rest[:-1]:
-        place = Path(rest[rest.index("--runs-dir") + 1])
-    directory = find_run(run, place)
+def joined(arguments: Sequence[str]) -> list[str]:
+    """The same, with the one option whose value looks like an option, too, and its value as one."""
+    words = list(arguments)
+    if _TAKES_FLAGS in words[:-1]:
+        place = words.index(_TAKES_FLAGS)
+        words[place : place + 2] = ["=".join(words[place : place + 2])]
+    return words
+
+
+def _shallow(options: Options[Any]) -> dict[str, Any]:
+    return {each.name: getattr(options, each.name) for each in fields(Options)}
+
+
+def _from_files(name: str, default: Options[Any], arguments: Sequence[str]) -> tuple[Options[Any], list[str]]:
+    """The options as the file says that `arguments` name, if they name one, and what is to be said about it."""
+    # What stands in the file is the default of the command line, so this much of it is read before all else.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("config", "mlagents-config", "behavior", "env"):
+        first.add_argument(f"--{option}", f"--{option.replace('-', '_')}", default="")
     try:
-        saved = json.loads((directory / "config.json").read_text())
-        name = saved["algorithm"]
-        default = msgspec.convert(saved, _kind(name), dec_hook=lambda kind, value: kind(value))
-    except (OSError, KeyError, ValueError) as error:
-        raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
-    options = _read(name, rest, replace(default, init_from="", force=False))
-    for each in _OF_THE_ROWS:
-        was, wanted = getattr(default, each), getattr(options, each)
-        if was != wanted:
-            option = f"--{each.replace('_', '-')} {wanted}"
-            raise UsageError(f"{option}: the run has {was!r}, and its rows depend on it; start another run")
-    return name, options, directory
+        found, _ = first.parse_known_args(arguments)
+    except argparse.ArgumentError:  # a value is missing: told by who reads it all
+        return default, []
+    if found.config and found.mlagents_config:
+        raise UsageError(
+            "give --config or --mlagents-config; with --save-config the latter is written as a file for the former"
+        )
+    if found.config:
+        file = Path(found.config)
+        return config_file.fill_in(default, config_file.read(file), file), []
+    if found.mlagents_config:
+        file = Path(found.mlagents_config)
+        table, remarks = mlagents_config.read(file, name, found.behavior, found.env)
+        return config_file.fill_in(default, table, file), remarks
+    return default, []
 
 
-def _read(name: str, arguments: Sequence[str], default: Options[Any]) -> Options[Any]:
-    arguments = list(arguments)
-    if _TAKES_FLAGS in arguments[:-1]:  # its value looks like an option, too
-        place = arguments.index(_TAKES_FLAGS)
-        arguments[place : place + 2] = ["=".join(arguments[place : place + 2])]
-    return read_command_line(_kind(name), arguments, f"python -m scripts.train {name}", default)
-
-
-def _kind(name: str) -> type[Options[Any]]:
-    """The options of a run of this algorithm."""
-    kind: Any = Options
-    options: type[Options[Any]] = kind[ALGORITHMS[name].config]
-    return options
+def _save(name: str, options: Options[Any], file: Path) -> None:
+    try:
+        options.check()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    title = f"python -m scripts.train {name} --config FILE; what stands on the command line wins."
+    config_file.write(options, file, title)
+    print(f"options: {file}")

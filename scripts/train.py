@@ -38,6 +38,7 @@ from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
 from envproc import check_player, make_env
 from envproc.env import EnvFailed
+from scripts import resume
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
@@ -51,7 +52,9 @@ DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, 130 interrupted."""
     try:
-        return train(*parse(arguments))
+        if arguments[:1] == ["--resume"]:
+            return train(*resume.parse(arguments[1:]))
+        return train(*parse(arguments), None)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

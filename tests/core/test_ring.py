@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from core import ring_file
 from core.replay import Sampler
-from core.ring import FOREVER, Ring, Word, _block
+from core.ring import FOREVER, Ring, Word, _block, ring_size
 from core.shm import Segment
 from core.types import ActionSpec, EnvSpec, FieldSpec, IntArray, Recording, Rows
 from tests.core.known_rows import die_in_mid_step, known, spec, torn
@@ -266,6 +267,12 @@ def test_attaching_with_another_spec_or_size_or_recording_is_refused() -> None:
                 Ring.attach(other, spec(8))
         with pytest.raises(ValueError, match="another layout"):
             Ring.attach(ring.address, spec(9))
+
+
+@pytest.mark.parametrize("recording", [Recording(), Recording(ordered=True), Recording(length=8, stride=4)])
+def test_a_rings_size_is_known_before_it_is_made(recording: Recording) -> None:
+    with Ring.create(spec(), recording, 2, 1000) as ring:
+        assert os.stat(ring.address.segment).st_size == ring_size(spec(), recording, 2, 1000)
 
 
 def test_who_attached_to_read_cannot_write() -> None:
