@@ -28,6 +28,8 @@ class To(NamedTuple):
 
 _ALL = {
     "max_steps": To("steps", 500_000),
+    "checkpoint_interval": To("checkpoint_every", 500_000),
+    "keep_checkpoints": To("keep_checkpoints", 5),
     "network_settings.normalize": To("algo.normalize", False),
     "reward_signals.extrinsic.gamma": To("algo.gamma", 0.99),
 }
@@ -65,22 +67,19 @@ _HARMLESS = {
     "reward_signals.extrinsic.strength": 1.0,
 }
 """settings that ask for what happens anyway; so does every False"""
-_SAVING = "the policy with the best evaluation is kept; --eval-every"
 _REASONS = {
-    "summary_freq": _SAVING,
-    "keep_checkpoints": _SAVING,
-    "checkpoint_interval": _SAVING,
-    "even_checkpoints": _SAVING,
+    "summary_freq": "there is a progress record twice a second",
+    "even_checkpoints": "checkpoints are --checkpoint-every apart",
     "time_horizon": "no trajectory is cut before the rollout or the episode ends",
     "threaded": "workers go on while the learner learns; for ppo see --algo.ahead",
-    "init_path": "no run starts from another yet",
+    "init_path": "no checkpoint of ML-Agents can be read; --init-from takes a run made here",
     "self_play": "one behaviour learns; --unity.others has saved policies act for others",
     "behavioral_cloning": "nothing is learned from demonstrations",
     "hyperparameters.buffer_size": "rollouts count by agent: give --algo.horizon, buffer_size / (agents x workers)",
     "hyperparameters.beta_schedule": "only learning rates have a schedule",
     "hyperparameters.epsilon_schedule": "only learning rates have a schedule",
     "hyperparameters.init_entcoef": "the temperature of sac begins at 0.1 and adapts; --algo.temperature holds one",
-    "hyperparameters.save_replay_buffer": "runs are not resumed yet",
+    "hyperparameters.save_replay_buffer": "every checkpoint has the rows",
     "hyperparameters.reward_signal_steps_per_update": "no reward but the environment's",
     "network_settings.memory": "of the algorithms here r2d2 alone remembers",
     "network_settings.vis_encode_type": f"encoders are {', '.join(_CONV)}",
@@ -93,7 +92,7 @@ _REASONS = {
     "env_settings.restarts_rate_limit_period_s": "workers are not restarted yet",
     "engine_settings": "players have 84 x 84 pixels, quality level 5 and no frame limit",
     "environment_parameters": "parameters are plain numbers; no curriculum, no sampler",
-    "checkpoint_settings": "a run has --run and --runs-dir, and is not resumed yet",
+    "checkpoint_settings": "a run has --run, --runs-dir, --resume, --force and --init-from",
 }
 
 _SHOWN = {

@@ -118,7 +118,7 @@ def test_what_is_not_taken_over_is_told_once_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {
-        "keep_checkpoints": 5,
+        "even_checkpoints": True,
         "summary_freq": 12000,
         "time_horizon": 64,
         "network_settings": {"memory": {"memory_size": 128, "sequence_length": 64}},
@@ -141,7 +141,7 @@ def test_what_is_not_taken_over_is_told_once_with_the_reason(
     told = [line.partition("not taken over: ")[2] for line in lines]
     whats = {line.partition(" (")[0] for line in told}
     assert whats == {
-        "keep_checkpoints, summary_freq", "time_horizon", "network_settings.memory", "reward_signals.curiosity",
+        "even_checkpoints", "summary_freq", "time_horizon", "network_settings.memory", "reward_signals.curiosity",
         "self_play", "hyperparameters.betta", "engine_settings.width", "environment_parameters.mass",
     }  # fmt: skip
     assert "hyperparameters.betta (nothing here goes by that name)" in told
