@@ -16,6 +16,8 @@ from envproc.probes import Finding
 
 _MODULE = "envproc.prober"
 _NAP_S = 0.01
+_START_S = 30.0
+"""that Python may take at least, on a machine with much else to do: patience is with the environment"""
 _GRACE_S = 0.2
 _SECONDS = 1.0
 """of one measurement of speed"""
@@ -32,7 +34,7 @@ class Heard:
         self._file, self._patience_s = file, patience_s
         self._read, self._doing = 0, "starting Python"
         self._decoder = msgspec.json.Decoder(Line)
-        self.wait_anew()
+        self._deadline = time.monotonic() + max(patience_s, _START_S)
 
     def lines(self) -> list[Line]:
         """What is new."""

@@ -112,8 +112,8 @@ class Run:
             *(str(file) for file in files if file.name not in self._shm),
         ]
 
-    def assert_nothing_left(self, within_s: float = 1.0) -> float:
-        """Returns after how many seconds it was so."""
+    def assert_nothing_left(self, within_s: float = 10.0) -> float:
+        """Returns after how many seconds it was so: a fraction of one, where nothing else keeps the machine busy."""
         start = time.monotonic()
         while left := self.left():
             assert time.monotonic() - start < within_s, f"after {within_s} s there is still {left}"
