@@ -145,12 +145,30 @@ class Evaluate(msgspec.Struct, tag=True, frozen=True):
     seed: int
 
 
+class Order(msgspec.Struct, tag=True, frozen=True):
+    """Operator to main (scripts/ctl.py): do this. What the words may be, core/steering.py says."""
+
+    request: int
+    words: list[str]
+    client: str = ""
+    """whose it is; filled in by who receives it"""
+
+
+class Reply(msgspec.Struct, tag=True, frozen=True):
+    """Main to operator: the one answer to order number `request`."""
+
+    request: int
+    done: bool
+    what: str
+    """what was done, or why not"""
+
+
 class Stop(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
 
 
-Report = Ready | Episodes | Stats | Failed | Answer | Evaluated
-Command = Begin | Reset | Pause | Resume | Renew | Set | Evaluate | Stop
+Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order
+Command = Begin | Reset | Pause | Resume | Renew | Set | Evaluate | Stop | Reply
 
 
 class Server:
@@ -182,7 +200,10 @@ class Server:
         while self.socket.poll(0):
             parts = self.socket.recv_multipart(zmq.NOBLOCK)
             try:
-                reports.append(self._decoder.decode(parts[-1]))
+                report = self._decoder.decode(parts[-1])
+                if isinstance(report, Order):
+                    report = msgspec.structs.replace(report, client=parts[0].decode())
+                reports.append(report)
             except _MALFORMED:
                 self.num_refused += 1
         return reports

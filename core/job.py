@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from core.control import Answer, Begin, Episodes, Evaluated, Ready, Renew, Report, Server, Stats
+from core.control import Answer, Begin, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats
 from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
 from core.snapshots import Snapshots
+from core.steering import Steering
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
 
@@ -80,6 +81,7 @@ class Job:
         self._schedule = schedule
         self._turn = turn
         self._interrupted = interrupted
+        self._steering = Steering(server, learner, metrics, self.checkpoint, schedule.waits)
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
         self._returns: list[float] = []  # of the episodes since the last progress record
@@ -95,16 +97,27 @@ class Job:
         if now < self._next_attend:
             return
         self._next_attend = now + _ATTEND_EVERY_S
+        self._hear()
+        while self._steering.paused:
+            if not self._schedule.waits:  # in lock-step they stop at the end of their round anyway
+                self.learner.ring.allow(0)
+            self._turn()
+            time.sleep(_ATTEND_EVERY_S)
+            self._hear()
+
+    def _hear(self) -> None:
+        """All that was reported; and what is to be done about it."""
         if self._interrupted():
             raise Interrupted
         self._evaluations.send()
+        self._steering.attend()
         try:
             reports = self._watch.hear()
         except WorkerLost as lost:
             self._metrics.write("worker", worker=lost.worker, event=lost.event, detail=lost.detail)
             raise
         self.note(reports)
-        if now >= self._next_progress:
+        if time.monotonic() >= self._next_progress:
             self.report_progress()
 
     def finished(self) -> bool:
@@ -118,6 +131,8 @@ class Job:
             self.reason = "until_return"
         elif steps >= schedule.steps:
             self.reason = "steps"
+        elif self._steering.stopped:
+            self.reason = "stopped"
         elif self._snapshots.due:
             self.checkpoint()
             if schedule.waits:
@@ -128,8 +143,12 @@ class Job:
         goal, newest = self._schedule.until_return, self._evaluations.newest
         return goal is not None and newest is not None and newest.mean >= goal
 
-    def checkpoint(self, last: bool = False) -> None:
-        """Write one."""
+    def close(self) -> None:
+        """Nobody works any more."""
+        self._steering.close()
+
+    def checkpoint(self, last: bool = False) -> str:
+        """Write one; returns its number."""
         begun = time.monotonic()
         directory = self._snapshots.take(self._metrics.wall_s(), last)
         took, learner = time.monotonic() - begun, self.learner
@@ -140,6 +159,7 @@ class Job:
             number=directory.name,
             seconds=round(took, 3),
         )
+        return directory.name
 
     def _renew_workers(self) -> None:
         """Have all workers begin anew, as those of a run that is resumed do."""
@@ -212,8 +232,12 @@ class Job:
                 if request == _RENEWAL and worker in self._renewing:
                     self._renewing.remove(worker)
                     return
+                if self._steering.heard(report):
+                    return
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
+            case Order():
+                self._steering.obey(report)
             case Evaluated():
                 if evaluation := self._evaluations.note(report):
                     self._metrics.write("eval", agent_steps=self.learner.agent_steps, **evaluation.figures())
@@ -242,7 +266,7 @@ class Job:
             messages_refused=self._server.num_refused,
             learner_waits=round(learner_waited, 3),
             workers_wait=round(workers_waited, 3),
-            waiting=_who_waits(learner_waited, workers_waited),
+            waiting="paused" if self._steering.paused else _who_waits(learner_waited, workers_waited),
             **{name: value.item() for name, value in learner.metrics.items()},
         )
         self._returns.clear()

@@ -36,7 +36,7 @@ class Metrics:
     def write(self, kind: str, **fields: Any) -> None:
         """Append one record. Numbers that are not finite become null: JSON has no others."""
         record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields}
-        clean = {name: _finite(value) for name, value in record.items()}
+        clean = {name: finite(value) for name, value in record.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         step = fields.get("agent_steps")
@@ -63,9 +63,10 @@ class Metrics:
         self.close()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -111,6 +112,9 @@ def describe(record: Record) -> str:
                 f"{record['wall_s']:6.1f} s  goes on after {record['agent_steps']:,} agent steps and "
                 f"{record['updates']:,} updates{newer}"
             )
+        case "command":
+            done = "" if record["done"] else "refused: "
+            return f"{record['wall_s']:6.1f} s  {' '.join(record['words'])}: {done}{record['what']}"
         case "export":
             return f"{record['wall_s']:6.1f} s  note: this run's policy cannot be exported: {record['refusal']}"
         case "summary":

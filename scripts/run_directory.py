@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.runs import CONTROL
+
 _LOCK = ".lock"
 
 
@@ -43,6 +45,15 @@ class RunDirectory:
         unfinished.write_text(json.dumps(config, indent=1))
         os.replace(unfinished, self.path / "config.json")
         shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def listens(self, address: str) -> None:
+        """Tell whoever asks where the run takes orders, as long as it goes on."""
+        file = self.path / CONTROL
+        file.unlink(missing_ok=True)
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(opened, json.dumps({"address": address, "pid": os.getpid()}).encode())
+        os.close(opened)
+        self._opened.callback(file.unlink, missing_ok=True)
 
     def give_up(self) -> None:
         """The run cannot begin: all is as before."""

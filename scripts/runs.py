@@ -6,6 +6,9 @@ from pathlib import Path
 
 from scripts.command_line import UsageError
 
+CONTROL = "control.json"
+"""in the directory of a run that is going on: where it listens"""
+
 
 def find_run(run: str, runs_dir: Path) -> Path:
     """The directory of the run of this name below `runs_dir`, or at this path. Raises UsageError if there is none."""

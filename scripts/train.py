@@ -113,6 +113,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             print("interrupted before the environment was up", file=sys.stderr)
             return INTERRUPTED
         run.settle(config)
+        run.listens(server.address)
         fit_process()
 
         metrics = opened.enter_context(Metrics(path, Terminal(), before_s))
@@ -152,6 +153,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
 
         parts.ring.stop()
         crew.stop()
+        job.close()
         if interrupts.count < 2:
             job.checkpoint(last=True)
         weights_sha256 = digest(learner.algorithm.state_dict())

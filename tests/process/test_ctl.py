@@ -1,0 +1,157 @@
+"""A running job obeys, and says what it did; what it is told wrongly changes nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from core.control import Order, Reply, Report, Server
+from scripts import ctl
+from tests.process.runs import Run, Start, wait_until
+
+Tell = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def job(start_once: Start) -> Run:
+    """A run that goes on until it is told to stop."""
+    run = start_once("--workers", 2, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0, run="job")
+    run.wait_for("progress")
+    wait_until(lambda: run.records("progress")[-1]["updates"] > 0, "an update")
+    return run
+
+
+@pytest.fixture
+def tell(job: Run, capsys: pytest.CaptureFixture[str]) -> Tell:
+    """Exit code, and what was printed."""
+
+    def tell(*words: object) -> tuple[int, str]:
+        code = ctl.main([*map(str, words), "--runs-dir", str(job.directory.parent)])
+        out, err = capsys.readouterr()
+        assert bool(out) == (code == 0) and (out + err).count("\n") == 1
+        return code, out + err
+
+    return tell
+
+
+def status(tell: Tell) -> dict[str, Any]:
+    code, told = tell("status")
+    assert code == 0
+    figures: dict[str, Any] = json.loads(told)
+    return figures
+
+
+def test_it_says_how_it_goes(job: Run, tell: Tell) -> None:
+    figures = status(tell)
+    assert figures["updates"] > 0 and [each["worker"] for each in figures["workers"]] == [0, 1]
+    assert figures["agent_steps"] == sum(each["decisions"] for each in figures["workers"])
+
+
+def test_while_it_is_paused_nobody_steps_or_learns_and_then_it_goes_on(job: Run, tell: Tell) -> None:
+    assert tell("pause")[0] == 0
+    wait_until(lambda: status(tell) == status(tell), "everybody to stand still")
+    before = status(tell)
+    seen = len(job.records("progress"))
+    wait_until(lambda: len(job.records("progress")) > seen + 1, "a record of the pause")
+    assert job.records("progress")[-1]["waiting"] == "paused"
+    assert status(tell) == before and before["paused"]
+    assert tell("pause")[0] == 1
+    assert tell("resume")[0] == 0
+    wait_until(lambda: status(tell)["updates"] > before["updates"], "an update")
+    assert status(tell)["agent_steps"] > before["agent_steps"]
+
+
+def test_one_agent_is_reset_and_the_job_says_so(job: Run, tell: Tell) -> None:
+    code, told = tell("reset", 1, 7)
+    assert (code, told) == (0, "agents [7]: reset\n")
+
+
+def test_a_checkpoint_is_written_when_it_is_asked_for(job: Run, tell: Tell) -> None:
+    code, told = tell("snapshot")
+    assert code == 0 and (job.directory / "checkpoints" / told.split()[-1] / "words.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["statsu"], "did you mean 'status'"),
+        (["fly"], "there is: status; pause;"),
+        (["pause", "now"], "takes nothing behind it"),
+        (["resume"], "it is not paused"),
+        (["reset", "1"], "give numbers, reset WORKER AGENT"),
+        (["reset", "one", "7"], "give numbers, reset WORKER AGENT"),
+        (["reset", "2", "7"], "there is no worker 2; there are 0 to 1"),
+        (["reset", "1", "12"], "no agent [12]; there are agents 0 to 11"),
+    ],
+)
+def test_what_it_is_told_wrongly_is_refused_and_changes_nothing(
+    words: list[str], says: str, job: Run, tell: Tell
+) -> None:
+    code, told = tell(*words)
+    assert code == 1 and says in told
+    wait_until(lambda: bool(job.records("command")) and job.records("command")[-1]["words"] == words, "its record")
+    record = job.records("command")[-1]
+    assert not record["done"] and says in record["what"] and record["updates"] > 0
+    assert not status(tell)["paused"]
+
+
+def test_everybody_is_answered_who_asks_at_the_same_time(job: Run) -> None:
+    address = json.loads((job.directory / "control.json").read_text())["address"]
+    replies: list[Reply | None] = []
+    asking = [threading.Thread(target=lambda: replies.append(ctl.ask(address, ["status"]))) for _ in range(8)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join(30)
+    assert len(replies) == 8 and all(reply is not None and reply.done for reply in replies)
+
+
+def test_it_stops_in_order_and_nobody_can_be_told_any_more(job: Run, tell: Tell) -> None:
+    assert tell("stop")[0] == 0
+    assert job.wait() == 0, job.stderr
+    assert job.summary["reason"] == "stopped" and job.summary["eval_return"] is not None
+    assert job.left() == [] and not (job.directory / "control.json").exists()
+    code, told = tell("status")
+    assert code == 2 and "is going on" in told
+
+
+def test_in_lock_step_no_checkpoint_is_made_but_those_that_are_scheduled(start: Start) -> None:
+    run = start("--mode", "sync", "--steps", 10**9, run="run")
+    run.wait_for("progress")
+    address = json.loads((run.directory / "control.json").read_text())["address"]
+    reply = ctl.ask(address, ["snapshot"])
+    assert reply is not None and not reply.done and "break" in reply.what
+    assert not (run.directory / "checkpoints").exists()
+
+
+def test_of_a_run_that_was_killed_nobody_waits_for_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "control.json").write_text(json.dumps({"address": "ipc:///nowhere", "pid": 2**22 + 1}))
+    for run in ([], ["--run", "run"]):
+        assert ctl.main(["status", "--runs-dir", str(tmp_path), *run]) == 2
+    assert capsys.readouterr().err.count("is going on") == 2
+
+
+def test_an_order_with_words_of_another_kind_is_dropped_and_counted() -> None:
+    context = zmq.Context()
+    with Server() as server:
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, b"somebody")
+        socket.connect(server.address)
+        for message in (msgspec.msgpack.encode({"type": "Order", "request": 1, "words": "stop"}), b"\x00" * 99):
+            socket.send(message)
+        socket.send(msgspec.msgpack.encode(Order(1, ["status"])))
+        reports: list[Report] = []
+        while not reports:
+            reports += server.receive()
+        assert reports == [Order(1, ["status"], "somebody")] and server.num_refused == 2
+        context.destroy(linger=0)
