@@ -31,8 +31,8 @@ class TestRows:
         lane.step(5)
         lane.deliver(Reset(7, [3]))
         lane.step(5)
-        answer = lane.answers[-1]
-        assert (answer.request, answer.done) == (7, True), answer
+        wait_until(lambda: lane.answers[-1].request == 7, "the answer to the reset")
+        assert lane.answers[-1].done, lane.answers[-1]
         rows = lane.rows()
         wait_until(lambda: any(each.end == "reset" for each in lane.episodes), "the episode to be reported")
         assert [(each.agent, each.end) for each in lane.episodes if each.end == "reset"] == [(3, "reset")]
