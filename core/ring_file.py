@@ -31,7 +31,7 @@ def save(ring: Ring, directory: Path) -> None:
         np.save(directory / f"frames-{number}.npy", frames[:, :written], allow_pickle=False)
     fence_acquire()
     words[:, _WRITTEN_FIRST] = ring.words[:, _WRITTEN_FIRST]
-    np.savez(directory / WORDS, words=words, capacity=ring.capacity, layout=repr(ring.layout))
+    np.savez(directory / WORDS, words=words, capacity=ring.capacity, kind=_kind(ring))
 
 
 def load(ring: Ring, directory: Path) -> None:
@@ -40,13 +40,13 @@ def load(ring: Ring, directory: Path) -> None:
     Raises ValueError if it was a ring of another kind, OSError if a file cannot be read.
     """
     with np.load(directory / WORDS, allow_pickle=False) as file:
-        words, capacity, layout = file["words"], int(file["capacity"]), str(file["layout"])
+        words, capacity, kind = file["words"], int(file["capacity"]), str(file["kind"])
     rows = np.load(directory / "rows.npy", mmap_mode="r", allow_pickle=False)
-    if (words.shape, capacity, layout) != (ring.words.shape, ring.capacity, repr(ring.layout)):
+    if (words.shape, capacity, kind) != (ring.words.shape, ring.capacity, _kind(ring)):
         raise ValueError(
             f"the ring in {directory} has {len(words)} lanes of {capacity} rows of {rows.dtype.itemsize} bytes, "
             f"this run's {ring.num_lanes} lanes of {ring.capacity} rows of {ring.layout.itemsize}; "
-            "environment, algorithm, --workers and --algo.capacity must be those of the run that goes on"
+            "environment, algorithm, --workers, --algo.capacity, --algo.gamma and --algo.n-step must be those of before"
         )
     _opaque(ring)[:, : rows.shape[1]] = rows
     for number, its in enumerate(ring.frames.values()):
@@ -54,6 +54,11 @@ def load(ring: Ring, directory: Path) -> None:
         its[:, : frames.shape[1]] = frames
     words[:, Word.ALLOWED] = words[:, Word.STOP] = 0
     ring.words[:] = words
+
+
+def _kind(ring: Ring) -> str:
+    """What its rows hold, and what that means: they have gamma and n steps in them."""
+    return repr((ring.layout, ring.recording))
 
 
 def _opaque(ring: Ring) -> npt.NDArray[np.void]:
