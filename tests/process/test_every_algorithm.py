@@ -1,6 +1,6 @@
 """Each algorithm from the command line to a policy that plays: rows, policy in numpy and schedules fit together.
 
-In the mode single and in this process, where thirteen of them take seconds. What they learn is test_learning.py's.
+In the mode single and in this process, where a dozen of them take seconds. What they learn is test_learning.py's.
 """
 
 from __future__ import annotations
