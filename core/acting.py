@@ -79,7 +79,6 @@ class Policy:
         num_lanes: int = 1,
     ) -> None:
         self._spec, self._net = spec, Net(spec.net, parameters)
-        self._noise = spec.noise
         self._random = np.random.Generator(np.random.SFC64(seed))
         self._num_continuous = action.num_continuous
         self._branches = [slice(*ends) for ends in pairwise(accumulate(action.branches, initial=0))]
@@ -133,8 +132,7 @@ class Policy:
         ValueError as Noise does, and where the policy has no noise."""
         if self._spec.head != "tanh":
             raise ValueError(f"sigma {sigma}: a policy with the head {self._spec.head!r} adds no noise to its actions")
-        self._noise = replace(self._noise, sigma=sigma)
-        self._spec = replace(self._spec, noise=self._noise)
+        self._spec = replace(self._spec, noise=replace(self._spec.noise, sigma=sigma))
         return self._spec
 
     def _decide(self, obs: Obs, agents: IntArray, explore: bool) -> Decision:
@@ -167,7 +165,7 @@ class Policy:
                 return Decision(self._no_action(len(agents)), choice, np.zeros(len(agents), np.float32), value, before)
 
     def _add_noise(self, action: FloatArray, agents: IntArray) -> FloatArray:
-        noise = self._noise
+        noise = self._spec.noise
         drawn = self._random.standard_normal(action.shape, np.float32)
         drawn *= noise.sigma
         if noise.kind == "ornstein-uhlenbeck":

@@ -104,7 +104,11 @@ def load_policy(run: Path) -> tuple[SavedPolicy, FloatArray]:
 
     Raises ValueError if no checkpoint can be read.
     """
-    directory, _ = newest(run)
+    return read_policy(newest(run)[0])
+
+
+def read_policy(directory: Path) -> tuple[SavedPolicy, FloatArray]:
+    """The policy in a checkpoint's directory, and its parameters. Raises ValueError if they cannot be read."""
     try:
         policy = msgspec.json.decode((directory / "policy.json").read_bytes(), type=SavedPolicy)
         parameters: FloatArray = np.load(directory / "policy.npy", allow_pickle=False)

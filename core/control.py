@@ -171,6 +171,11 @@ Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order
 Command = Begin | Reset | Pause | Resume | Renew | Set | Evaluate | Stop | Reply
 
 
+def worker_name(lane: int) -> str:
+    """What the worker of a lane is called."""
+    return f"worker-{lane}"
+
+
 class Server:
     """The main process's end."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Evaluation:
     returns: list[float]
     lengths: list[int]
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return float(np.mean(self.returns))
 
@@ -71,12 +72,9 @@ class Evaluations:
     def under_way(self) -> bool:
         return self._asked is not None
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for another, and none is under way."""
-        return bool(
-            self._every and not self.under_way and self._learner.updates and self._learner.agent_steps >= self._next
-        )
+    def due(self, agent_steps: int) -> bool:
+        """Whether it is time for another after so many, and none is under way."""
+        return bool(self._every and not self.under_way and self._learner.updates and agent_steps >= self._next)
 
     def ask(self) -> None:
         """Have the evaluator play the policy as it is now. A policy that is not finite is not played."""
@@ -114,10 +112,7 @@ class Evaluations:
         return {
             "request": self._request - self.under_way,
             "next": self._learner.agent_steps if self.under_way else self._next,
-            **{
-                name: None if each is None else {**vars(each), "parameters": torch.from_numpy(each.parameters)}
-                for name, each in found.items()
-            },
+            **{name: None if each is None else _as_state(each) for name, each in found.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,3 +121,8 @@ class Evaluations:
             None if each is None else Evaluation(**{**each, "parameters": each["parameters"].numpy()})
             for each in (state["newest"], state["best"])
         )
+
+
+def _as_state(evaluation: Evaluation) -> dict[str, Any]:
+    state = {each.name: getattr(evaluation, each.name) for each in fields(evaluation)}
+    return {**state, "parameters": torch.from_numpy(evaluation.parameters)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core.control import Answer, Begin, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats
+from core.control import Answer, Begin, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
@@ -42,11 +42,6 @@ class Schedule:
     """the run ends when an evaluation reaches this mean return"""
     waits: bool
     """training stands still during an evaluation, so that the run is repeatable"""
-
-
-def worker_name(lane: int) -> str:
-    """What the worker of a lane is called."""
-    return f"worker-{lane}"
 
 
 class Job:
@@ -123,7 +118,7 @@ class Job:
     def finished(self) -> bool:
         """Whether the run has reached its end. Asks for an evaluation, and writes a checkpoint, when one is due."""
         steps, schedule = self.learner.agent_steps, self._schedule
-        if self._evaluations.due and not self._has_reached_goal():
+        if self._evaluations.due(steps) and not self._has_reached_goal():
             self._evaluations.ask()
             if schedule.waits:
                 self._await_evaluation()
@@ -133,7 +128,7 @@ class Job:
             self.reason = "steps"
         elif self._steering.stopped:
             self.reason = "stopped"
-        elif self._snapshots.due:
+        elif self._snapshots.due(steps):
             self.checkpoint()
             if schedule.waits:
                 self._renew_workers()
@@ -149,15 +144,13 @@ class Job:
 
     def checkpoint(self, last: bool = False) -> str:
         """Write one; returns its number."""
-        begun = time.monotonic()
-        directory = self._snapshots.take(self._metrics.wall_s(), last)
-        took, learner = time.monotonic() - begun, self.learner
+        directory, learner = self._snapshots.take(self._metrics.wall_s(), last), self.learner
         self._metrics.write(
             "checkpoint",
             agent_steps=learner.agent_steps,
             updates=learner.updates,
             number=directory.name,
-            seconds=round(took, 3),
+            seconds=round(self._snapshots.took_s, 3),
         )
         return directory.name
 

@@ -37,13 +37,14 @@ class Snapshots:
         self._run, self._policy = run, policy
         self._learner, self._evaluations = learner, evaluations
         self._every, self._keep, self._breaks = every, keep, breaks
+        self.took_s = 0.0
+        """how long the last one took"""
         self._next = every
         self._not_before = 0.0
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for one."""
-        if not self._every or self._learner.agent_steps < self._next:
+    def due(self, agent_steps: int) -> bool:
+        """Whether it is time for one after so many."""
+        if not self._every or agent_steps < self._next:
             return False
         return self._breaks or time.monotonic() >= self._not_before
 
@@ -66,16 +67,15 @@ class Snapshots:
         directory = checkpoint.save(self._run, self._policy, self._evaluations.policy_to_keep(), state, add_ring)
         checkpoint.prune(self._run, self._keep + (last and self._breaks))
         self._schedule()
-        self._not_before = time.monotonic() + (time.monotonic() - begun) / _LARGEST_SHARE
+        self.took_s = time.monotonic() - begun
+        self._not_before = time.monotonic() + self.took_s / _LARGEST_SHARE
         return directory
 
-    def restore(self) -> tuple[float, list[str]]:
-        """Go on from the newest checkpoint; returns the seconds that the run had taken until then, and why newer ones
-        cannot be used.
+    def restore(self, directory: Path) -> float:
+        """Go on from the checkpoint in `directory`; returns the seconds that the run had taken until then.
 
-        Raises ValueError if there is none, or it is one of another kind of run.
+        Raises ValueError if it is one of another kind of run.
         """
-        directory, rejected = checkpoint.newest(self._run, holding=ring_file.WORDS)
         state = checkpoint.load_state(directory)
         ring_file.load(self._learner.ring, directory)
         try:
@@ -84,8 +84,15 @@ class Snapshots:
             raise ValueError(f"the networks in {directory} are others than this run's --algo options say") from error
         self._evaluations.load_state_dict(state["evaluations"])
         self._schedule()
-        return state["wall_s"], rejected
+        wall_s: float = state["wall_s"]
+        return wall_s
 
     def _schedule(self) -> None:
         if self._every:
             self._next = (self._learner.agent_steps // self._every + 1) * self._every
+
+
+def newest(run: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that the run can go on from, and why newer ones cannot be used. Raises ValueError if there
+    is none."""
+    return checkpoint.newest(run, holding=ring_file.WORDS)

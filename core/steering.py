@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from core.control import Answer, Order, Reply, Reset, Server
+from core.control import Answer, Order, Reply, Reset, Server, worker_name
 from core.learner import Learner
 from core.metrics import Metrics, finite
 from core.ring import Word
@@ -153,7 +153,7 @@ class Steering:
             raise Refused(f"reset {' '.join(rest)}: give numbers, {self._verbs['reset'][0]}")
         if not 0 <= worker < self._learner.ring.num_lanes:
             raise Refused(f"there is no worker {worker}; there are 0 to {self._learner.ring.num_lanes - 1}")
-        number, name = next(self._numbers), f"worker-{worker}"
+        number, name = next(self._numbers), worker_name(worker)
         self._pending[number] = _Pending(order, name, time.monotonic() + _ANSWER_S)
         if not self._server.send(name, Reset(number, agents)):
             del self._pending[number]

@@ -6,7 +6,6 @@ hang and die included, is a line of the report.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from envproc.unity.options import UnityOptions
 from scripts.advice import Facts, agent_steps_per_s, commands, learners, memory, pace
 from scripts.command_line import UsageError, read_command_line
 from scripts.options import Options as TrainOptions
-from scripts.options import joined
+from scripts.options import joined, num_cores
 from scripts.probers import Lost, examined, measured
 
 FINE, USAGE, BROKEN = 0, 2, 3
@@ -151,8 +150,7 @@ def _as_for_training(options: Options) -> TrainOptions[None]:
 
 def _numbers(most: int) -> list[int]:
     """Of processes at a time: 1, 2, 4 and so on, and the most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = most or cores
+    most = most or num_cores()
     return sorted({most, *(2**power for power in range(most.bit_length()))})
 
 

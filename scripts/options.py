@@ -133,6 +133,11 @@ class CommandLine(Options[AlgoConfig]):
     """write all options into this new TOML file, for --config, and end without training"""
 
 
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 

@@ -12,9 +12,8 @@ import torch
 from algos import ALGORITHMS
 from core import checkpoint
 from core.checkpoint import SavedPolicy
-from core.control import Server
+from core.control import Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
-from core.job import worker_name
 from core.learner import Feed, Learner
 from core.net import num_parameters
 from core.ratio import ReplayRatio

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from core import checkpoint
+from core import snapshots as snapshots_of
 from core.control import Begin, Report, Server
 from core.evaluations import Evaluations
 from core.job import Job, Schedule
@@ -42,7 +43,7 @@ from scripts import resume
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
-from scripts.options import Options, parse
+from scripts.options import Options, num_cores, parse
 from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_configs
 from scripts.run_directory import RunDirectory, name_of
 
@@ -68,17 +69,23 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     with _refusals_are_usage_errors():
         options.check()
         _check_device(options.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
-            spec = checkpoint.load_policy(resumed)[0].env_spec if resumed else _spec_of(options)
-            parts = None if spec is None else build(name, options, spec, opened)
             path = resumed or options.runs_dir / (options.run or name_of(name, options.env))
-            run = opened.enter_context(RunDirectory(path, resumed=bool(resumed), force=options.force))
+            if resumed:
+                run = opened.enter_context(RunDirectory(path, resumed=True))
+                found, rejected = snapshots_of.newest(path)
+                spec: EnvSpec | None = checkpoint.read_policy(found)[0].env_spec
+            else:
+                spec = _spec_of(options)
+            parts = None if spec is None else build(name, options, spec, opened)
+            if not resumed:
+                run = opened.enter_context(RunDirectory(path, force=options.force))
         config = {"algorithm": name, **_jsonable(options), "run": path.name}
         server = opened.enter_context(Server())
         supervisor = opened.enter_context(Supervisor(path / "logs"))
@@ -88,7 +95,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)
         watch = Watch(server, supervisor)
-        lives, heard, before_s, rejected = [0] * options.workers, list[Report](), 0.0, list[str]()
+        lives, heard, before_s = [0] * options.workers, list[Report](), 0.0
         try:
             with _refusals_are_usage_errors():
                 if parts is None:
@@ -98,7 +105,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                     parts = build(name, options, spec, opened)
                 evaluations, snapshots = keep_records(parts, options, server, path)
                 if resumed:
-                    before_s, rejected = snapshots.restore()
+                    before_s = snapshots.restore(found)
                     lives = parts.ring.load(Word.LIVES).tolist()
                     _refuse_if_over(parts.learner, evaluations, options)
         except (EnvFailed, WorkerLost) as lost:
