@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from core.net import NetSpec
 from core.replay import Prioritization
-from core.types import ACTION_MASK, EnvSpec, require
+from core.types import ACTION_MASK, EnvSpec, changeable, require
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Networks:
     2018)"""
     gamma: float = 0.99
     """discount of the next decision's value"""
-    max_grad_norm: float = 0.0
+    max_grad_norm: float = changeable(0.0)
     """gradients are scaled down to this norm; 0: never"""
-    lr_end: float = 1.0
+    lr_end: float = changeable(1.0)
     """what becomes of the learning rates in lr_steps, as a fraction of what they were"""
-    lr_steps: int = 0
+    lr_steps: int = changeable(0)
     """agent steps in which they go there, evenly; 0: they stay"""
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class OffPolicy(Networks):
 
     batch_size: int = 256
     """rows in one update"""
-    replay_ratio: float = 32.0
+    replay_ratio: float = changeable(32.0)
     """how often a decision is sampled on average; 0: collect only"""
     capacity: int = 200_000
     """agent steps that the ring holds, over all workers"""
@@ -101,18 +101,18 @@ class Greedy(OffPolicy):
     """width of each hidden layer"""
     batch_size: int = 128
     """rows in one update"""
-    replay_ratio: float = 64.0
+    replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
     normalize: bool = False
     """normalise vector observations by their running mean and standard deviation. Off: a policy that gets better sees
     fewer kinds of observations, and those close to a failure would move out of the normaliser's limits"""
     n_step: int = 3
     """rewards counted before the target network's estimate takes over"""
-    lr: float = 5e-4
+    lr: float = changeable(5e-4)
     """Adam's learning rate"""
-    tau: float = 0.01
+    tau: float = changeable(0.01)
     """fraction by which the target network follows when it does; 1: it becomes what the network is"""
-    target_every: int = 1
+    target_every: int = changeable(1)
     """updates from one such step of the target network to the next"""
     double: bool = True
     """the network chooses what the target network values (van Hasselt et al. 2016), or else the target does both"""
@@ -120,11 +120,11 @@ class Greedy(OffPolicy):
     """the last hidden layer exists twice, for a state's value and for advantages (Wang et al. 2016)"""
     noisy: bool = False
     """explore by noise in the last two layers (Fortunato et al. 2018) instead of epsilon"""
-    epsilon_start: float = 1.0
+    epsilon_start: float = changeable(1.0)
     """probability of any choice instead of the best, while training, at first"""
-    epsilon_end: float = 0.05
+    epsilon_end: float = changeable(0.05)
     """what becomes of epsilon in epsilon_steps"""
-    epsilon_steps: int = 10_000
+    epsilon_steps: int = changeable(10_000)
     """agent steps in which epsilon goes there, evenly; 0: it stays at its start"""
     ladder: float = 0.0
     """agent i of N explores with epsilon^(1 + ladder i / (N - 1)) (Horgan et al. 2018 have 7); 0: all alike"""
@@ -158,7 +158,7 @@ class OnPolicy(Networks):
     """width of each hidden layer"""
     activation: Literal["relu", "tanh"] = "tanh"
     """after each hidden layer"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = changeable(0.5)
     """gradients are scaled down to this norm; 0: never"""
     horizon: int = 128
     """decisions of each agent in one rollout, on average"""
@@ -166,11 +166,11 @@ class OnPolicy(Networks):
     """rollouts that the workers may be ahead of the learner; 0: they wait while it learns"""
     share: bool = False
     """one network says policy and value, instead of one each"""
-    lr: float = 3e-4
+    lr: float = changeable(3e-4)
     """Adam's learning rate"""
-    entropy: float = 0.0
+    entropy: float = changeable(0.0)
     """weight of the policy's entropy, which is to be high"""
-    value_weight: float = 0.5
+    value_weight: float = changeable(0.5)
     """weight of the value's loss beside the policy's"""
     log_std: float = 0.0
     """logarithm of the continuous actions' standard deviations at first, in units of [-1, 1]; they are trained"""
@@ -190,6 +190,11 @@ class OnPolicy(Networks):
 def linear(start: float, end: float, steps: int, now: int) -> float:
     """What goes evenly from `start` to `end` in `steps`, at step `now`; with 0 steps it stays at `start`."""
     return start + (end - start) * min(now / steps, 1.0) if steps else start
+
+
+def require_sigma(sigma: float) -> None:
+    """Raises ValueError if this cannot be meant as the standard deviation of noise on actions."""
+    require("--algo.sigma", sigma, 0 <= sigma <= 10, "from 0 to 10: actions lie in [-1, 1]")
 
 
 def only_continuous(name: str, spec: EnvSpec) -> None:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from algos.config import OffPolicy, only_continuous
+from algos.config import OffPolicy, only_continuous, require_sigma
 from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from core.acting import Noise, PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Config(OffPolicy):
     """width of each hidden layer, of actor and critic alike"""
     batch_size: int = 128
     """rows in one update"""
-    tau: float = 0.01
+    tau: float = changeable(0.01)
     """fraction by which the target networks follow at each update"""
-    actor_lr: float = 1e-3
+    actor_lr: float = changeable(1e-3)
     """Adam's learning rate for the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: float = changeable(1e-3)
     """Adam's learning rate for the critic"""
     noise: Literal["gaussian", "ornstein-uhlenbeck"] = "gaussian"
     """what is added to the actions while training"""
-    sigma: float = 0.1
+    sigma: float = changeable(0.1)
     """standard deviation of the noise, for actions in [-1, 1]"""
     theta: float = 0.15
     """Ornstein-Uhlenbeck noise: how fast it returns to zero"""
@@ -46,7 +46,8 @@ class Config(OffPolicy):
         require("--algo.tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1")
         require("--algo.actor-lr", self.actor_lr, 0 < self.actor_lr < 1, "above 0, below 1")
         require("--algo.critic-lr", self.critic_lr, 0 < self.critic_lr < 1, "above 0, below 1")
-        Noise(self.noise, self.sigma, self.theta)  # refuses what cannot be meant
+        require_sigma(self.sigma)
+        Noise(self.noise, self.theta)  # refuses what cannot be meant
 
 
 class DDPG:
@@ -56,9 +57,9 @@ class DDPG:
         only_continuous("DDPG", spec)
         self.config = config
         self.recording = Recording(config.gamma, config.n_step)
-        net = config.net(spec, spec.action.num_continuous)
-        critic = replace(net, extra=net.outputs, outputs=1)
-        self.policy_spec = PolicySpec(net, "tanh", Noise(config.noise, config.sigma, config.theta))
+        net = config.net(spec, spec.action.num_continuous, extras={"sigma": 1})
+        critic = replace(net, extra=net.outputs, outputs=1, extras={})
+        self.policy_spec = PolicySpec(net, "tanh", Noise(config.noise, config.theta))
         self.normalizer = Normalizer(net.width).to(device)
         self.actor, self.critic = Network(net).to(device), Network(critic).to(device)
         self.target_actor, self.target_critic = Network(net).to(device), Network(critic).to(device)
@@ -66,11 +67,12 @@ class DDPG:
         self._target_actor, self._target_critic = flatten(self.target_actor), flatten(self.target_critic)
         self._target_actor.data.copy_(self._actor.data)
         self._target_critic.data.copy_(self._critic.data)
-        self._actor_optimizer = Optimizer(self._actor, config.actor_lr, config)
-        self._critic_optimizer = Optimizer(self._critic, config.critic_lr, config)
+        self._actor_optimizer = Optimizer(self._actor)
+        self._critic_optimizer = Optimizer(self._critic)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critic, actor and targets (algorithm 1 of the paper, from "Sample a random minibatch" on)."""
+        config = self.config
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
@@ -82,21 +84,22 @@ class DDPG:
         q = self.critic(obs, batch.action).squeeze(1)
         td_error = target - q
         critic_loss = (batch.weight * td_error.square()).mean()
-        self._critic_optimizer.descend(critic_loss, batch.agent_steps)
+        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor: climb Q along the action it would take now
         with fixed(self.critic):
             actor_loss = -self.critic(obs, self.actor(obs).tanh()).mean()
-        self._actor_optimizer.descend(actor_loss, batch.agent_steps)
+        self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # targets: follow slowly
-        self._target_critic.data.lerp_(self._critic.data, self.config.tau)
-        self._target_actor.data.lerp_(self._actor.data, self.config.tau)
+        self._target_critic.data.lerp_(self._critic.data, config.tau)
+        self._target_actor.data.lerp_(self._actor.data, config.tau)
         metrics = {"critic_loss": critic_loss.detach(), "actor_loss": actor_loss.detach(), "q": q.detach().mean()}
         return Learned(metrics, td_error.detach().abs())
 
     def policy_parameters(self) -> Tensor:
-        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data])
+        sigma = self._actor.new_tensor([self.config.sigma])
+        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data, sigma])
 
     def state_dict(self) -> dict[str, Any]:
         return {

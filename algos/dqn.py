@@ -31,7 +31,7 @@ from algos.discrete import Branches, pick
 from algos.nets import Network, prepare
 from algos.online_target import OnlineTarget
 from core.acting import PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Config(Greedy):
     """atoms: the largest return; with rewards within 1 it is below 1 / (1 - gamma)"""
     munchausen: bool = False
     """add the choice's log-probability under a softmax of the values to the reward (Vieillard et al. 2020)"""
-    temperature: float = 0.03
+    temperature: float = changeable(0.03)
     """munchausen: of that softmax"""
-    bonus: float = 0.9
+    bonus: float = changeable(0.9)
     """munchausen: how much of temperature times log-probability is added (the paper's alpha)"""
-    bonus_min: float = -1.0
+    bonus_min: float = changeable(-1.0)
     """munchausen: temperature times log-probability counts as at least this (the paper's l0)"""
 
     def __post_init__(self) -> None:
@@ -86,8 +86,8 @@ class ApeX(Config):
     prioritized: bool = True
     worker_priorities: bool = True
     dueling: bool = True
-    epsilon_start: float = 0.4
-    epsilon_steps: int = 0
+    epsilon_start: float = changeable(0.4)
+    epsilon_steps: int = changeable(0)
     ladder: float = 7.0
 
 
@@ -142,7 +142,7 @@ class DQN:
             td_error = (target - said).abs().mean(1)
             loss = (batch.weight * functional.huber_loss(said, target, reduction="none").mean(1)).mean()
             value = said.detach().mean()
-        self._networks.descend(loss, batch.agent_steps)  # and the target follows
+        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
         return Learned({"loss": loss.detach(), "q": value}, td_error.detach())
 
     def _says(self, network: Network, obs: dict[str, Tensor]) -> Tensor:

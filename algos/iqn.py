@@ -96,7 +96,7 @@ class IQN:
         fractions = torch.rand(n, config.samples, device=batch.reward.device)
         returns = pick(self._says(self.online, obs, fractions), batch.choice)
         loss = (batch.weight * quantile_huber(returns, target, fractions.unsqueeze(1)).mean(1)).mean()
-        self._networks.descend(loss, batch.agent_steps)  # and the target follows
+        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
         value = returns.detach().mean(2)
         return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
 

@@ -17,24 +17,25 @@ class OnlineTarget:
     """The two networks of one spec, what trains the one and moves the other, and what they are normalised by."""
 
     def __init__(self, net: NetSpec, config: Greedy, device: str) -> None:
-        self._net, self._config = net, config
+        self._net = net
         self.normalizer = Normalizer(net.width).to(device)
         self.online, self.target = Network(net).to(device), Network(net).to(device)
         self._online, self._target = flatten(self.online), flatten(self.target)
         self._target.data.copy_(self._online.data)
-        self._optimizer = Optimizer(self._online, config.lr, config)
-        self._updates = self._agent_steps = 0
+        self._optimizer = Optimizer(self._online)
+        self._updates = 0
+        self._epsilon = config.epsilon(0)
 
-    def descend(self, loss: Tensor, agent_steps: int) -> None:
+    def descend(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
         """One step of the online network down the gradient of `loss`, and now and then one of the target after it."""
-        self._updates, self._agent_steps = self._updates + 1, agent_steps
-        self._optimizer.descend(loss, agent_steps)
-        if self._updates % self._config.target_every == 0:
-            self._target.data.lerp_(self._online.data, self._config.tau)
+        self._updates, self._epsilon = self._updates + 1, config.epsilon(agent_steps)
+        self._optimizer.descend(loss, config, config.lr, agent_steps)
+        if self._updates % config.target_every == 0:
+            self._target.data.lerp_(self._online.data, config.tau)
 
     def policy_parameters(self) -> Tensor:
         """(P,) what the spec needs to act: normalisation, the online network, epsilon as it is by now."""
-        epsilon = self._online.new_tensor([self._config.epsilon(self._agent_steps)])
+        epsilon = self._online.new_tensor([self._epsilon])
         return torch.cat([*self.normalizer.shipped(self._net), self._online.data, epsilon])
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class OnlineTarget:
             "target": self._target.data,
             "optimizer": self._optimizer.state_dict(),
             "updates": self._updates,
-            "agent_steps": self._agent_steps,
+            "epsilon": self._epsilon,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -52,4 +53,4 @@ class OnlineTarget:
         self._online.data.copy_(state["online"])
         self._target.data.copy_(state["target"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._updates, self._agent_steps = state["updates"], state["agent_steps"]
+        self._updates, self._epsilon = state["updates"], state["epsilon"]

@@ -12,17 +12,17 @@ from algos.config import Networks, linear
 class Optimizer:
     """Adam (Kingma and Ba 2015), with clipped gradients and a learning rate that falls, where that is asked for."""
 
-    def __init__(self, flat: nn.Parameter, lr: float, config: Networks, eps: float = 1e-8) -> None:
+    def __init__(self, flat: nn.Parameter, eps: float = 1e-8) -> None:
         """`flat`: what algos.nets.flatten made of the networks that are trained."""
         assert flat.grad is not None
-        self._lr, self._config, self._eps = lr, config, eps
+        self._eps = eps
         self._parameters, self._grad = flat.data, flat.grad
         self._mean, self._square = torch.zeros_like(flat.data), torch.zeros_like(flat.data)  # of the gradients
         self._steps = torch.zeros((), device=flat.device)
 
-    def descend(self, loss: Tensor, agent_steps: int) -> None:
-        """One step down the gradient of `loss`."""
-        config, grad, lr = self._config, self._grad, self._lr
+    def descend(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
+        """One step down the gradient of `loss`, at what has become of `lr` after so many agent steps."""
+        grad = self._grad
         grad.zero_()
         torch.autograd.backward(loss)
         if config.max_grad_norm:

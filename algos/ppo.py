@@ -20,24 +20,24 @@ from algos.config import OnPolicy
 from algos.optimizer import Optimizer
 from algos.returns import RewardScale, sum_backwards
 from core.rollout import Rollout
-from core.types import BoolArray, EnvSpec, FloatArray, Learned, Recording, require
+from core.types import BoolArray, EnvSpec, FloatArray, Learned, Recording, changeable, require
 
 
 @dataclass(frozen=True)
 class Config(OnPolicy):
     """PPO. Rates are per gradient step; steps are agent steps."""
 
-    epochs: int = 10
+    epochs: int = changeable(10)
     """how often each row is learned from"""
-    batch_size: int = 64
+    batch_size: int = changeable(64)
     """rows in one gradient step, about"""
-    gae_lambda: float = 0.95
+    gae_lambda: float = changeable(0.95)
     """0: advantages from the next value alone, 1: from all rewards to come"""
-    clip: float = 0.2
+    clip: float = changeable(0.2)
     """how far an action's probability may move, as a fraction of what it was, before its gradient stops"""
-    clip_value: float = 0.0
+    clip_value: float = changeable(0.0)
     """how far a value may move from what it was before its gradient stops; 0: anywhere"""
-    target_kl: float = 0.0
+    target_kl: float = changeable(0.0)
     """no further epoch once the policy has moved so far from the one that acted; 0: all epochs"""
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class PPO:
         self.recording = Recording(config.gamma, ordered=True)
         self.nets = ActorCritic(spec, config, device)
         self.policy_spec = self.nets.policy_spec
-        self._optimizer = Optimizer(self.nets.flatten(), config.lr, config, eps=1e-5)
+        self._optimizer = Optimizer(self.nets.flatten(), eps=1e-5)
         self._reward_scale = RewardScale(config.gamma)
 
     def update(self, rollout: Rollout) -> Learned:
@@ -96,7 +96,7 @@ class PPO:
 
                 entropy = now.entropy.mean()
                 loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-                self._optimizer.descend(loss, rollout.agent_steps)
+                self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
                 updates += 1
                 with torch.no_grad():
                     kls.append((ratio - 1 - log_ratio).mean())

@@ -79,7 +79,7 @@ class QRDQN:
         self.online.renoise()
         quantiles = pick(self._says(self.online, obs), batch.choice)
         loss = (batch.weight * quantile_huber(quantiles, target, self._fractions).mean(1)).mean()
-        self._networks.descend(loss, batch.agent_steps)  # and the target follows
+        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
         value = quantiles.detach().mean(2)
         return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
 

@@ -23,7 +23,7 @@ from algos.discrete import Branches, pick
 from algos.nets import prepare
 from algos.online_target import OnlineTarget
 from core.acting import PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 _RESCALING = 1e-3
 """epsilon of the rescaling h, which keeps its inverse from growing without bound"""
@@ -45,13 +45,13 @@ class Config(Greedy):
     """decisions from the start of an agent's sequence to that of its next one"""
     batch_size: int = 32
     """sequences in one update"""
-    replay_ratio: float = 40.0
+    replay_ratio: float = changeable(40.0)
     """how often a decision is sampled on average; 0: collect only"""
-    lr: float = 5e-4
+    lr: float = changeable(5e-4)
     """Adam's learning rate"""
-    tau: float = 0.02
+    tau: float = changeable(0.02)
     """fraction by which the target network follows when it does; 1: it becomes what the network is"""
-    target_every: int = 1
+    target_every: int = changeable(1)
     """updates from one such step of the target network to the next"""
     n_step: int = 5
     """rewards counted before the target network's estimate takes over"""
@@ -59,7 +59,7 @@ class Config(Greedy):
     """the last hidden layer exists twice, for a state's value and for advantages (Wang et al. 2016)"""
     rescale: bool = True
     """learn values through h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018)"""
-    eta: float = 0.9
+    eta: float = changeable(0.9)
     """prioritised: how much a sequence's largest TD error counts, the rest of 1 is its mean's"""
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class R2D2:
             returns = self._rescaled(self._returns(batch, online if config.double else target, target))
         td_error = returns - q
         loss = (batch.weight.unsqueeze(1) * counts * td_error.square().mean(2)).sum() / number
-        self._networks.descend(loss, batch.agent_steps)  # and the target follows
+        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
 
         # priority: eta max |delta| + (1 - eta) mean |delta|, over a sequence
         error = counts * td_error.detach().abs().mean(2)

@@ -20,7 +20,7 @@ from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.twins import Twins
 from core.acting import LOG_STD, PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _FIRST_TEMPERATURE = 0.1
@@ -30,18 +30,18 @@ _FIRST_TEMPERATURE = 0.1
 class Config(OffPolicy):
     """SAC. Fractions and rates are per update; steps are agent steps."""
 
-    replay_ratio: float = 64.0
+    replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
-    tau: float = 0.01
+    tau: float = changeable(0.01)
     """fraction by which the target networks follow at each update"""
-    actor_lr: float = 1e-3
+    actor_lr: float = changeable(1e-3)
     """Adam's learning rate for the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: float = changeable(1e-3)
     """Adam's learning rate for both critics"""
     temperature: float = 0.0
     """what a nat of the policy's entropy is worth, in rewards; 0: whatever keeps the entropy at minus the number of
     actions"""
-    temperature_lr: float = 1e-3
+    temperature_lr: float = changeable(1e-3)
     """Adam's learning rate for the logarithm of a temperature that adapts"""
 
     def __post_init__(self) -> None:
@@ -72,12 +72,13 @@ class SAC:
         first = torch.tensor([math.log(config.temperature or _FIRST_TEMPERATURE)], device=device)
         self._log_temperature = flatten(nn.Parameter(first))
         self._target_entropy = -float(spec.action.num_continuous)
-        self._actor_optimizer = Optimizer(self._actor, config.actor_lr, config)
-        self._critic_optimizer = Optimizer(self._critics, config.critic_lr, config)
-        self._temperature_optimizer = Optimizer(self._log_temperature, config.temperature_lr, config)
+        self._actor_optimizer = Optimizer(self._actor)
+        self._critic_optimizer = Optimizer(self._critics)
+        self._temperature_optimizer = Optimizer(self._log_temperature)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""
+        config = self.config
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
         temperature = self._log_temperature.detach().exp()
@@ -90,22 +91,22 @@ class SAC:
         q = self.critics(obs, batch.action)
         td_error = target - q
         critic_loss = 0.5 * (batch.weight * td_error.square()).mean(dim=1).sum()
-        self._critic_optimizer.descend(critic_loss, batch.agent_steps)
+        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor: climb the lower critic and the entropy
         action, log_prob = self._sample(obs)
         with fixed(self.critics):
             actor_loss = (temperature * log_prob - self.critics(obs, action).amin(dim=0)).mean()
-        self._actor_optimizer.descend(actor_loss, batch.agent_steps)
+        self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # temperature: down while the entropy is above its target, else up
         entropy = -log_prob.detach().mean()
-        if not self.config.temperature:
+        if not config.temperature:
             temperature_loss = (self._log_temperature.exp() * (entropy - self._target_entropy)).sum()
-            self._temperature_optimizer.descend(temperature_loss, batch.agent_steps)
+            self._temperature_optimizer.descend(temperature_loss, config, config.temperature_lr, batch.agent_steps)
 
         # targets: follow slowly
-        self._target_critics.data.lerp_(self._critics.data, self.config.tau)
+        self._target_critics.data.lerp_(self._critics.data, config.tau)
         metrics = {
             "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),

@@ -27,7 +27,7 @@ from algos.discrete import Branches, pick
 from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
 from core.acting import PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 _LOG_TEMPERATURE = (-10.0, 3.0)
 """beyond these a policy is as good as greedy or uniform; it should find back"""
@@ -41,19 +41,19 @@ class Config(OffPolicy):
     """width of each hidden layer, of actor and critics alike"""
     batch_size: int = 128
     """rows in one update"""
-    replay_ratio: float = 64.0
+    replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
-    tau: float = 0.005
+    tau: float = changeable(0.005)
     """fraction by which the target critics follow at each update"""
-    actor_lr: float = 3e-4
+    actor_lr: float = changeable(3e-4)
     """Adam's learning rate for the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: float = changeable(1e-3)
     """Adam's learning rate for the critics"""
-    temperature_lr: float = 3e-4
+    temperature_lr: float = changeable(3e-4)
     """Adam's learning rate for the logarithm of the temperature; 0: it stays"""
     temperature: float = 0.2
     """what entropy is worth, at first"""
-    entropy: float = 0.89
+    entropy: float = changeable(0.89)
     """entropy asked for, as a fraction of that of a uniform choice among the allowed ones; less is more decided"""
 
     def __post_init__(self) -> None:
@@ -87,9 +87,9 @@ class SACDiscrete:
         )
         self._target_critics.data.copy_(self._critics.data)
         self._temperature = flatten(self.log_temperature)
-        self._actor_optimizer = Optimizer(self._actor, config.actor_lr, config)
-        self._critic_optimizer = Optimizer(self._critics, config.critic_lr, config)
-        self._temperature_optimizer = Optimizer(self._temperature, config.temperature_lr, config)
+        self._actor_optimizer = Optimizer(self._actor)
+        self._critic_optimizer = Optimizer(self._critics)
+        self._temperature_optimizer = Optimizer(self._temperature)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper)."""
@@ -108,14 +108,14 @@ class SACDiscrete:
         said = [pick(each, batch.choice) for each in both]
         errors = [functional.huber_loss(each, target, reduction="none") for each in said]
         critic_loss = (batch.weight.unsqueeze(1) * (errors[0] + errors[1])).mean()
-        self._critic_optimizer.descend(critic_loss, batch.agent_steps)
+        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor: follow the critics, softly (equation 12)
         likely, log_likely = self._policy(obs, batch.obs)
         with torch.no_grad():
             q = torch.minimum(*both)
         actor_loss = (likely * (temperature * log_likely - q)).sum(2).mean()
-        self._actor_optimizer.descend(actor_loss, batch.agent_steps)
+        self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # temperature: less where there is more entropy than asked for (equation 11, for the logarithm)
         with torch.no_grad():
@@ -123,7 +123,9 @@ class SACDiscrete:
             asked = config.entropy * self._branches.allowed(batch.obs).sum(2).log()
             surplus = (entropy - asked).mean()
         if config.temperature_lr:
-            self._temperature_optimizer.descend(self.log_temperature * surplus, batch.agent_steps)
+            self._temperature_optimizer.descend(
+                self.log_temperature * surplus, config, config.temperature_lr, batch.agent_steps
+            )
             self._temperature.data.clamp_(*_LOG_TEMPERATURE)
 
         # targets: follow slowly

@@ -13,33 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algos.config import OffPolicy, only_continuous
+from algos.config import OffPolicy, only_continuous, require_sigma
 from algos.nets import Network, Normalizer, fixed, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.twins import Twins
-from core.acting import Noise, PolicySpec
-from core.types import Batch, EnvSpec, Learned, Recording, require
+from core.acting import PolicySpec
+from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
 
 @dataclass(frozen=True)
 class Config(OffPolicy):
     """TD3. Fractions and rates are per update; steps are agent steps."""
 
-    replay_ratio: float = 64.0
+    replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
-    tau: float = 0.01
+    tau: float = changeable(0.01)
     """fraction by which the target networks follow whenever the actor learns"""
-    actor_lr: float = 1e-3
+    actor_lr: float = changeable(1e-3)
     """Adam's learning rate for the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: float = changeable(1e-3)
     """Adam's learning rate for both critics"""
-    sigma: float = 0.1
+    sigma: float = changeable(0.1)
     """standard deviation of the noise on actions in [-1, 1] while training"""
-    target_sigma: float = 0.2
+    target_sigma: float = changeable(0.2)
     """standard deviation of the noise on the target actor's actions"""
-    target_clip: float = 0.5
+    target_clip: float = changeable(0.5)
     """most that this noise may change an action"""
-    policy_delay: int = 2
+    policy_delay: int = changeable(2)
     """updates of the critics for each one of the actor and the targets"""
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Config(OffPolicy):
         require("--algo.target-sigma", self.target_sigma, 0 <= self.target_sigma <= 10, "from 0 to 10")
         require("--algo.target-clip", self.target_clip, 0 <= self.target_clip <= 2, "from 0 to 2")
         require("--algo.policy-delay", self.policy_delay, self.policy_delay >= 1, "at least 1")
-        Noise(sigma=self.sigma)  # refuses what cannot be meant
+        require_sigma(self.sigma)
 
 
 class TD3:
@@ -60,9 +60,9 @@ class TD3:
         only_continuous("TD3", spec)
         self.config = config
         self.recording = Recording(config.gamma, config.n_step)
-        net = config.net(spec, spec.action.num_continuous)
-        critic = replace(net, extra=net.outputs, outputs=1)
-        self.policy_spec = PolicySpec(net, "tanh", Noise(sigma=config.sigma))
+        net = config.net(spec, spec.action.num_continuous, extras={"sigma": 1})
+        critic = replace(net, extra=net.outputs, outputs=1, extras={})
+        self.policy_spec = PolicySpec(net, "tanh")
         self.normalizer = Normalizer(net.width).to(device)
         self.actor, self.critics = Network(net).to(device), Twins(critic).to(device)
         self.target_actor, self.target_critics = Network(net).to(device), Twins(critic).to(device)
@@ -70,42 +70,44 @@ class TD3:
         self._target_actor, self._target_critics = flatten(self.target_actor), flatten(self.target_critics)
         self._target_actor.data.copy_(self._actor.data)
         self._target_critics.data.copy_(self._critics.data)
-        self._actor_optimizer = Optimizer(self._actor, config.actor_lr, config)
-        self._critic_optimizer = Optimizer(self._critics, config.critic_lr, config)
+        self._actor_optimizer = Optimizer(self._actor)
+        self._critic_optimizer = Optimizer(self._critics)
         self._updates = 0
         self._actor_loss = torch.full((), torch.nan, device=device)  # of the last time that the actor learned
 
     def update(self, batch: Batch) -> Learned:
         """One update of the critics, and every few of actor and targets (algorithm 1 of the paper)."""
+        config = self.config
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
         # critics: towards the reward plus the lower of what the targets say around the target actor's action
         with torch.no_grad():
             next_action = self.target_actor(next_obs).tanh()
-            noise = self.config.target_sigma * torch.randn_like(next_action)
-            next_action += noise.clamp(-self.config.target_clip, self.config.target_clip)
+            noise = config.target_sigma * torch.randn_like(next_action)
+            next_action += noise.clamp(-config.target_clip, config.target_clip)
             next_q = self.target_critics(next_obs, next_action.clamp(-1, 1)).amin(dim=0)
             target = batch.reward + batch.discount * next_q
         q = self.critics(obs, batch.action)
         td_error = target - q
         critic_loss = (batch.weight * td_error.square()).mean(dim=1).sum()
-        self._critic_optimizer.descend(critic_loss, batch.agent_steps)
+        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor, and targets that follow slowly: only every few updates, when the critics are less wrong
         self._updates += 1
-        if self._updates % self.config.policy_delay == 0:
+        if self._updates % config.policy_delay == 0:
             with fixed(self.critics.one):  # climb the first critic
                 actor_loss = -self.critics.one(obs, self.actor(obs).tanh()).mean()
-            self._actor_optimizer.descend(actor_loss, batch.agent_steps)
+            self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
             self._actor_loss = actor_loss.detach()
-            self._target_critics.data.lerp_(self._critics.data, self.config.tau)
-            self._target_actor.data.lerp_(self._actor.data, self.config.tau)
+            self._target_critics.data.lerp_(self._critics.data, config.tau)
+            self._target_actor.data.lerp_(self._actor.data, config.tau)
         metrics = {"critic_loss": critic_loss.detach(), "actor_loss": self._actor_loss, "q": q.detach().mean()}
         return Learned(metrics, td_error.detach().abs().mean(dim=0))
 
     def policy_parameters(self) -> Tensor:
-        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data])
+        sigma = self._actor.new_tensor([self.config.sigma])
+        return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data, sigma])
 
     def state_dict(self) -> dict[str, Any]:
         return {

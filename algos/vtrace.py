@@ -20,7 +20,7 @@ from algos.config import OnPolicy
 from algos.optimizer import Optimizer
 from algos.returns import RewardScale, sum_backwards
 from core.rollout import Rollout
-from core.types import BoolArray, EnvSpec, FloatArray, Learned, Recording, require
+from core.types import BoolArray, EnvSpec, FloatArray, Learned, Recording, changeable, require
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Config(OnPolicy):
     """decisions of each agent in one rollout, on average"""
     ahead: int = 1
     """rollouts that the workers may be ahead of the learner; 0: they wait while it learns"""
-    lr: float = 1e-3
+    lr: float = changeable(1e-3)
     """Adam's learning rate"""
-    entropy: float = 0.01
+    entropy: float = changeable(0.01)
     """weight of the policy's entropy, which is to be high"""
-    batch_size: int = 128
+    batch_size: int = changeable(128)
     """rows in one gradient step, about"""
-    rho_bar: float = 1.0
+    rho_bar: float = changeable(1.0)
     """the most that an importance weight counts in a TD error and in the policy's gradient"""
-    c_bar: float = 1.0
+    c_bar: float = changeable(1.0)
     """the most that an importance weight lets through of what comes later"""
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class VTrace:
         self.recording = Recording(config.gamma, ordered=True)
         self.nets = ActorCritic(spec, config, device)
         self.policy_spec = self.nets.policy_spec
-        self._optimizer = Optimizer(self.nets.flatten(), config.lr, config, eps=1e-5)
+        self._optimizer = Optimizer(self.nets.flatten(), eps=1e-5)
         self._reward_scale = RewardScale(config.gamma)
 
     def update(self, rollout: Rollout) -> Learned:
@@ -80,7 +80,7 @@ class VTrace:
             value_loss = 0.5 * (now.value - target[which]).square().mean()
             entropy = now.entropy.mean()
             loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-            self._optimizer.descend(loss, rollout.agent_steps)
+            self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
             updates += 1
         self.nets.show(rollout)
         metrics = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
@@ -21,14 +21,11 @@ class Noise:
     """What is added to an action in [-1, 1] while training; each agent has its own."""
 
     kind: Literal["gaussian", "ornstein-uhlenbeck"] = "gaussian"
-    sigma: float = 0.1
-    """standard deviation of what is drawn at each decision"""
     theta: float = 0.15
     """Ornstein-Uhlenbeck only: how fast it returns to zero, per decision"""
 
     def __post_init__(self) -> None:
-        require("sigma", self.sigma, 0 <= self.sigma <= 10, "from 0 to 10: actions lie in [-1, 1]")
-        require("theta", self.theta, 0 <= self.theta <= 1, "from 0 to 1")
+        require("--algo.theta", self.theta, 0 <= self.theta <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class PolicySpec:
 
     net: NetSpec
     head: Literal["tanh", "squashed", "stochastic", "greedy"]
-    """tanh: the action is the tanh of the output, plus noise.
+    """tanh: the action is the tanh of the output, plus noise with the standard deviation in the extra "sigma".
     squashed: mean and log standard deviation of each action; the tanh of a normal sample.
     stochastic: means of the continuous actions (their log standard deviations are the extra "log_std"), then logits
     of each branch's choices; whatever stands behind them is the learner's.
@@ -127,14 +124,6 @@ class Policy:
             action = action.clip(-1, 1)
         return Action(action * self._half + self._middle, decision.choice)
 
-    def set_sigma(self, sigma: float) -> PolicySpec:
-        """Change how much the agents explore, from the next decision on; returns what that makes of the spec. Raises
-        ValueError as Noise does, and where the policy has no noise."""
-        if self._spec.head != "tanh":
-            raise ValueError(f"sigma {sigma}: a policy with the head {self._spec.head!r} adds no noise to its actions")
-        self._spec = replace(self._spec, noise=replace(self._spec.noise, sigma=sigma))
-        return self._spec
-
     def _decide(self, obs: Obs, agents: IntArray, explore: bool) -> Decision:
         if self._spec.net.noisy:
             self._net.renoise(self._random) if explore else self._net.quiet()
@@ -167,7 +156,7 @@ class Policy:
     def _add_noise(self, action: FloatArray, agents: IntArray) -> FloatArray:
         noise = self._spec.noise
         drawn = self._random.standard_normal(action.shape, np.float32)
-        drawn *= noise.sigma
+        drawn *= self._net.extras["sigma"]
         if noise.kind == "ornstein-uhlenbeck":
             drawn += (1 - noise.theta) * self._noises[agents]
             self._noises[agents] = drawn

@@ -101,6 +101,8 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     weights: str
     """address of the weights"""
     policy: PolicySpec
+    workers: int = 1
+    """with which the run began: among them the exploration of an Ape-X ladder is spread"""
 
 
 class Reset(msgspec.Struct, tag=True, frozen=True):
@@ -108,18 +110,6 @@ class Reset(msgspec.Struct, tag=True, frozen=True):
 
     request: int
     agents: list[int]
-
-
-class Pause(msgspec.Struct, tag=True, frozen=True):
-    """Main to worker: begin no step until Resume."""
-
-    request: int
-
-
-class Resume(msgspec.Struct, tag=True, frozen=True):
-    """Main to worker: go on."""
-
-    request: int
 
 
 class Renew(msgspec.Struct, tag=True, frozen=True):
@@ -130,10 +120,11 @@ class Renew(msgspec.Struct, tag=True, frozen=True):
 
 
 class Set(msgspec.Struct, tag=True, frozen=True):
-    """Main to worker: change a setting from the next decision on."""
+    """Main to worker or evaluator: change your environment, from its next step on."""
 
     request: int
-    field: Literal["sigma"]
+    key: str
+    """unity.time_scale, or env.NAME"""
     value: float
 
 
@@ -168,7 +159,7 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
 
 
 Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order
-Command = Begin | Reset | Pause | Resume | Renew | Set | Evaluate | Stop | Reply
+Command = Begin | Reset | Renew | Set | Evaluate | Stop | Reply
 
 
 def worker_name(lane: int) -> str:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from core.control import Answer, Begin, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
+from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
 from core.ring import Word
+from core.roster import Roster
 from core.snapshots import Snapshots
-from core.steering import Steering
+from core.steering import Change, Steering
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
 
@@ -54,14 +55,15 @@ class Job:
         watch: Watch,
         metrics: Metrics,
         spec: EnvSpec,
-        begin: Begin,
+        roster: Roster,
+        change: Callable[[str, str], Change],
         evaluations: Evaluations,
         snapshots: Snapshots,
         schedule: Schedule,
         turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
-        """`begin` is sent to each worker that is ready; its environment must be of `spec`.
+        """`spec`: of the environments; `change`: what it would be to set a key, or ValueError.
 
         `turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run.
         """
@@ -71,12 +73,12 @@ class Job:
         self._server = server
         self._watch = watch
         self._metrics = metrics
-        self._spec, self._begin = spec, begin
+        self._spec, self._roster = spec, roster
         self._evaluations, self._snapshots = evaluations, snapshots
         self._schedule = schedule
         self._turn = turn
         self._interrupted = interrupted
-        self._steering = Steering(server, learner, metrics, self.checkpoint, schedule.waits)
+        self._steering = Steering(server, learner, metrics, roster, change, self.checkpoint, schedule.waits)
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
         self._returns: list[float] = []  # of the episodes since the last progress record
@@ -158,8 +160,9 @@ class Job:
         """Have all workers begin anew, as those of a run that is resumed do."""
         lives = self.learner.ring.load(Word.LIVES).tolist()
         for lane, epoch in enumerate(lives):
-            self._renewing.add(worker_name(lane))
-            self._server.send(worker_name(lane), Renew(_RENEWAL, epoch))
+            if worker_name(lane) in self._roster.at_work:
+                self._renewing.add(worker_name(lane))
+                self._server.send(worker_name(lane), Renew(_RENEWAL, epoch))
         self._await(lambda: bool(self._renewing), "a worker", "begin anew")
 
     def conclude(self) -> None:
@@ -211,12 +214,13 @@ class Job:
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s, spec):
-                same_agents = worker == EVALUATOR or spec.num_agents == self._spec.num_agents
-                if (spec.obs, spec.action) != (self._spec.obs, self._spec.action) or not same_agents:
+                if worker == EVALUATOR:
+                    fits = (spec.obs, spec.action) == (self._spec.obs, self._spec.action)
+                else:
+                    fits = self._roster.ready(worker, spec)
+                if not fits:
                     raise WorkerLost(worker, "does not fit", f"it has {spec}, the first one ready had {self._spec}", "")
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
-                if worker != EVALUATOR:
-                    self._server.send(worker, self._begin)
             case Episodes(_, episodes):
                 self._returns += [each.ret for each in episodes]
             case Stats(worker, values):
@@ -241,8 +245,9 @@ class Job:
         seconds = max(now.time - last.time, 1e-9)
         returns = np.array(self._returns) if self._returns else np.array([np.nan])
         learner_waited = (now.learner_waited - last.learner_waited) / seconds
-        workers_waited = float((now.workers_waited - last.workers_waited).mean()) / 1e9 / seconds
-        acting = learner.ring.load(Word.ACTING_UPDATE)
+        at_work = learner.ring.at_work
+        workers_waited = float((now.workers_waited - last.workers_waited)[at_work].mean()) / 1e9 / seconds
+        acting = learner.ring.load(Word.ACTING_UPDATE)[at_work]
         self._metrics.write(
             "progress",
             env_steps=now.env_steps,
@@ -251,6 +256,7 @@ class Job:
             env_steps_per_s=round((now.env_steps - last.env_steps) / seconds, 1),
             agent_steps_per_s=round((now.agent_steps - last.agent_steps) / seconds, 1),
             updates_per_s=round((now.updates - last.updates) / seconds, 1),
+            workers=len(self._roster.at_work),
             return_mean=float(returns.mean()),
             episodes=len(self._returns),
             weights_lag=float(now.updates - acting.mean()),

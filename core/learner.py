@@ -57,6 +57,9 @@ class Feed(Protocol):
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""
 
+    def configure(self, config: Any, updates: int) -> None:
+        """The algorithm's options are these from now on."""
+
     def state_dict(self) -> dict[str, Any]:
         """What comes next depends on this and on the ring."""
 
@@ -141,6 +144,13 @@ class Learner:
             self.publish()
         return True
 
+    def configure(self, config: Any) -> None:
+        """Go on with these options of the algorithm; they differ in changeable fields alone."""
+        self.algorithm.config = config
+        self.feed.configure(config, self.updates)
+        if self._published_at:
+            self._publish()
+
     def publish(self) -> None:
         """Give the workers the policy as it is now, if it changed since the last time."""
         if self._published_at != self.updates:
@@ -174,7 +184,7 @@ def lock_step(
         goal = learner.ring.load(Word.DECISIONS) + learner.feed.takes_part()
         learner.ring.allow(goal)
         before = time.monotonic()
-        while (learner.ring.load(Word.DECISIONS) < goal).any():
+        while ((learner.ring.load(Word.DECISIONS) < goal) & learner.ring.at_work).any():
             turn()
             attend()
         learner.waited_s += time.monotonic() - before

@@ -8,7 +8,7 @@ the learner train on nothing new. Reverb's rate limiter works like this.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 from core.ring import FOREVER
@@ -27,41 +27,48 @@ class ReplayRatio:
     batch_size: int
     """decisions that one update samples"""
     warmup: int
-    """agent steps before the first update"""
-    agents: int
-    """decisions that one step of all workers brings"""
+    """agent steps before the first update that is counted"""
+    updates_before: int = 0
+    """updates that are not: those made by an earlier ratio"""
 
     def __post_init__(self) -> None:
         require(
             "--algo.replay-ratio", self.ratio, self.ratio == 0 or _LEAST <= self.ratio < inf, f"0, or at least {_LEAST}"
         )
 
-    @property
-    def lead(self) -> int:
+    def lead(self, agents: int) -> int:
         """How many decisions the workers may be ahead: enough that there is no moment at which neither side may move,
-        and that they can make one more step while the updates that the last one pays for are under way."""
-        return 2 * self.agents + ceil(2 * self.batch_size / self.ratio)
+        and that they can make one more step while the updates that the last one pays for are under way.
+
+        `agents`: decisions that one step of all workers brings."""
+        return 2 * agents + ceil(2 * self.batch_size / self.ratio)
+
+    def changed(self, ratio: float, agent_steps: int, updates: int) -> ReplayRatio:
+        """Another ratio from now on; what was collected and learned until now is settled."""
+        return replace(self, ratio=ratio, warmup=max(self.warmup, agent_steps), updates_before=updates)
 
     def due(self, agent_steps: int, updates: int) -> bool:
         """Whether the learner may do one more update."""
-        return self.ratio > 0 and self.batch_size * (updates + 1) <= self.ratio * (agent_steps - self.warmup)
+        made = updates + 1 - self.updates_before
+        return self.ratio > 0 and self.batch_size * made <= self.ratio * (agent_steps - self.warmup)
 
-    def limit(self, updates: int) -> int:
+    def limit(self, updates: int, agents: int) -> int:
         """How many decisions the workers may have made by now."""
         if self.ratio == 0:
             return FOREVER
-        return self.warmup + self.lead + int(self.batch_size * updates / self.ratio)
+        made = updates - self.updates_before
+        return self.warmup + self.lead(agents) + int(self.batch_size * made / self.ratio)
 
     def held(self, agent_steps: int, updates: int) -> float:
         """The ratio so far."""
-        return self.batch_size * updates / max(agent_steps - self.warmup, 1)
+        return self.batch_size * (updates - self.updates_before) / max(agent_steps - self.warmup, 1)
 
 
-def share(limit: int, decisions: IntArray) -> IntArray:
-    """(lanes,) how far each lane may go so that all together stay below `limit` decisions.
+def share(limit: int, decisions: IntArray, lanes: int) -> IntArray:
+    """(lanes,) how far each lane may go so that `lanes` of them together stay below `limit` decisions.
 
     What is left is split evenly and split again at each call, so that a slow lane's share does not stay unused.
     """
     left = max(limit - int(decisions.sum()), 0)
-    result: IntArray = decisions + -(-left // len(decisions))
+    result: IntArray = decisions + -(-left // max(lanes, 1))
     return result

@@ -6,7 +6,7 @@ over all slots of the ring (core/priorities.py) that the learner alone touches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,7 +126,7 @@ class PrioritizedSampler(Sampler):
         from core.priorities import Priorities
 
         self._how = how
-        self._tree: Priorities = Priorities(ring.num_lanes * ring.capacity)
+        self._tree: Priorities = Priorities(ring.capacity)  # grows with the lanes that are used
         self._oldest = np.zeros(ring.num_lanes, np.int64)
         """(lanes,) rows below have no priority any more"""
         self._end = np.zeros(ring.num_lanes, np.int64)
@@ -164,6 +164,7 @@ class PrioritizedSampler(Sampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._cover(len(state["priorities"]))
         self._tree.put(np.arange(self._tree.num_slots), state["priorities"].numpy())
         self._oldest, self._end = np.array(state["oldest"], np.int64), np.array(state["end"], np.int64)
         self._highest = state["highest"]
@@ -201,6 +202,7 @@ class PrioritizedSampler(Sampler):
         oldest, end = self._window()
         if (end == self._end).all() and (oldest == self._oldest).all():
             return
+        self._cover(self._ring.lanes_used * self._ring.capacity)
         for lane, (first, last) in enumerate(zip(oldest.tolist(), end.tolist(), strict=True)):
             for start, stop in self._stretches(max(first, int(self._end[lane])), last):
                 slots = slice(lane * self._ring.capacity + start, lane * self._ring.capacity + stop)
@@ -213,6 +215,13 @@ class PrioritizedSampler(Sampler):
             for start, stop in self._stretches(max(int(self._oldest[lane]), last - self._ring.capacity), first):
                 self._tree.fill(lane * self._ring.capacity + start, lane * self._ring.capacity + stop, 0.0)
         self._oldest, self._end = oldest, end
+
+    def _cover(self, num_slots: int) -> None:
+        """Have a tree for so many slots, at least: levels that nobody needs would cost at each draw."""
+        if num_slots > self._tree.num_slots:
+            known, self._tree = self._tree, type(self._tree)(num_slots)
+            slots = np.arange(known.num_slots)
+            self._tree.put(slots, known[slots])
 
     def _stretches(self, first: int, last: int) -> list[tuple[int, int]]:
         """The slots of the rows from `first` to `last`, in at most two pieces."""
@@ -243,11 +252,13 @@ class Replay:
 
     def allow(self, updates: int) -> None:
         """Tell each worker how far it may go."""
-        self._ring.allow(share(self.ratio.limit(updates), self._ring.load(Word.DECISIONS)))
+        lanes = int(self._ring.at_work.sum())
+        limit = self.ratio.limit(updates, lanes * self._ring.spec.num_agents)
+        self._ring.allow(share(limit, self._ring.load(Word.DECISIONS), lanes))
 
     def takes_part(self) -> BoolArray:
-        """All lanes."""
-        return np.ones(self._ring.num_lanes, np.bool_)
+        """All lanes with a worker."""
+        return self._ring.at_work
 
     def next(self, updates: int) -> Batch | None:
         """What to learn from now, if an update is due."""
@@ -264,11 +275,18 @@ class Replay:
         """What became of it."""
         self.sampler.learned(learned.td_error)
 
+    def configure(self, config: Any, updates: int) -> None:
+        """Another replay ratio from now on. Raises ValueError if it cannot be meant."""
+        if config.replay_ratio != self.ratio.ratio:
+            self.ratio = self.ratio.changed(config.replay_ratio, self._ring.agent_steps, updates)
+
     def state_dict(self) -> dict[str, Any]:
-        return self.sampler.state_dict()
+        settled = {"warmup": self.ratio.warmup, "updates_before": self.ratio.updates_before}
+        return {"sampler": self.sampler.state_dict(), "settled": settled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sampler.load_state_dict(state)
+        self.sampler.load_state_dict(state["sampler"])
+        self.ratio = replace(self.ratio, **state["settled"])
 
     def figures(self, updates: int) -> dict[str, float]:
         """For the progress record."""

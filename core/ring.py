@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 from core.atomic import fence_acquire, fence_release, load_acquire, store_release
 from core.shm import Layout, Segment, size_of
-from core.types import EnvSpec, IntArray, Recording, Rows, frames_of, require, row_layout
+from core.types import BoolArray, EnvSpec, IntArray, Recording, Rows, frames_of, require, row_layout
 
 FOREVER = 2**62
 """an `allowed` word that no writer ever reaches"""
@@ -90,10 +90,15 @@ class Ring:
         """field name -> (lanes, num_frames, ...) what stacks are made of"""
         self.num_frames = _num_frames(self.capacity, recording, spec.num_agents)
         """of each lane"""
+        self.at_work: BoolArray = np.zeros(self.num_lanes, np.bool_)
+        """(lanes,) which lanes have somebody who writes; the main process alone keeps it"""
+        self._has_memory = self.at_work.copy()
 
     @classmethod
-    def create(cls, spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int) -> Ring:
+    def create(cls, spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int, spare: int = 0) -> Ring:
         """A new, empty ring for `capacity` agent steps in all; a row stands for as many as its recording's stride.
+
+        `spare` more lanes, as large as the others, take no memory until `add_lane`.
 
         Raises ValueError if a lane could not hold a few steps of its agents, MemoryError if memory is too small.
         """
@@ -104,9 +109,11 @@ class Ring:
         wish += f" with --algo.stride {recording.stride}" if recording.stride > 1 else ""
         require("--algo.capacity", capacity, capacity >= least, wish)
         rows = capacity // (recording.stride * num_lanes)
-        segment = Segment.create("ring", _block(spec, recording, num_lanes, rows))
+        segment = Segment.create("ring", _block(spec, recording, num_lanes + spare, rows), first=num_lanes)
         segment["words"][:, Word.DONE] = 0 if recording.ordered else FOREVER
-        return cls(segment, spec, recording)
+        ring = cls(segment, spec, recording)
+        ring._has_memory[:num_lanes] = ring.at_work[:num_lanes] = True
+        return ring
 
     @classmethod
     def attach(cls, address: RingAddress, spec: EnvSpec) -> Ring:
@@ -128,6 +135,13 @@ class Ring:
     def close(self) -> None:
         self._segment.close()
 
+    def add_lane(self, lane: int) -> None:
+        """Make room for a writer of this lane. Raises MemoryError if memory is too small."""
+        if not self._has_memory[lane]:
+            self._segment.populate("ring's next lane", lane)
+            self._has_memory[lane] = True
+        self.words[lane, Word.STOP] = 0
+
     def writer(self, lane: int, epoch: int) -> Writer:
         """The one writer of `lane`, in its `epoch`-th life, from 0."""
         return Writer(self, lane, epoch)
@@ -143,14 +157,19 @@ class Ring:
         """Decisions made so far, over all lanes."""
         return int(self.load(Word.DECISIONS).sum())
 
+    @property
+    def lanes_used(self) -> int:
+        """Lanes from here on have never been anybody's."""
+        return int(np.flatnonzero(self.at_work | (self.load(Word.LIVES) > 0)).max(initial=-1)) + 1
+
     def allow(self, decisions: IntArray | int) -> None:
         """How far each lane may go: (lanes,) decisions since its beginning, or one for all."""
         fence_release()
         self.words[:, Word.ALLOWED] = decisions
 
-    def stop(self) -> None:
-        """Tell every worker to leave; works when the control channel does not."""
-        self.words[:, Word.STOP] = 1
+    def stop(self, lane: int | None = None) -> None:
+        """Tell this lane's worker to leave, or all; works when the control channel does not."""
+        self.words[slice(None) if lane is None else lane, Word.STOP] = 1
 
 
 class Writer:

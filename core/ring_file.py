@@ -22,16 +22,17 @@ _WRITTEN_FIRST = (Word.CLAIMED, Word.FRAMES_CLAIMED)
 
 def save(ring: Ring, directory: Path) -> None:
     """Write rows, frames and words to files below `directory`. Rows that were never written take no room there."""
-    words = ring.words.copy()
+    lanes = ring.lanes_used
+    words = ring.words[:lanes].copy()
     fence_acquire()
-    written = min(int(words[:, Word.PUBLISHED].max()), ring.capacity)
-    np.save(directory / "rows.npy", _opaque(ring)[:, :written], allow_pickle=False)
+    written = min(int(words[:, Word.PUBLISHED].max(initial=0)), ring.capacity)
+    np.save(directory / "rows.npy", _opaque(ring)[:lanes, :written], allow_pickle=False)
     for number, frames in enumerate(ring.frames.values()):
-        written = min(int(words[:, Word.FRAMES_CLAIMED].max()), ring.num_frames)
-        np.save(directory / f"frames-{number}.npy", frames[:, :written], allow_pickle=False)
+        written = min(int(words[:, Word.FRAMES_CLAIMED].max(initial=0)), ring.num_frames)
+        np.save(directory / f"frames-{number}.npy", frames[:lanes, :written], allow_pickle=False)
     fence_acquire()
-    words[:, _WRITTEN_FIRST] = ring.words[:, _WRITTEN_FIRST]
-    np.savez(directory / WORDS, words=words, capacity=ring.capacity, kind=_kind(ring))
+    words[:, _WRITTEN_FIRST] = ring.words[:lanes, _WRITTEN_FIRST]
+    np.savez(directory / WORDS, words=words, at_work=ring.at_work[:lanes], capacity=ring.capacity, kind=_kind(ring))
 
 
 def load(ring: Ring, directory: Path) -> None:
@@ -40,20 +41,24 @@ def load(ring: Ring, directory: Path) -> None:
     Raises ValueError if it was a ring of another kind, OSError if a file cannot be read.
     """
     with np.load(directory / WORDS, allow_pickle=False) as file:
-        words, capacity, kind = file["words"], int(file["capacity"]), str(file["kind"])
-    rows = np.load(directory / "rows.npy", mmap_mode="r", allow_pickle=False)
-    if (words.shape, capacity, kind) != (ring.words.shape, ring.capacity, _kind(ring)):
+        words, at_work, capacity, kind = file["words"], file["at_work"], int(file["capacity"]), str(file["kind"])
+    rows, lanes = np.load(directory / "rows.npy", mmap_mode="r", allow_pickle=False), len(words)
+    if (capacity, kind) != (ring.capacity, _kind(ring)) or lanes > ring.num_lanes:
         raise ValueError(
-            f"the ring in {directory} has {len(words)} lanes of {capacity} rows of {rows.dtype.itemsize} bytes, "
+            f"the ring in {directory} has {lanes} lanes of {capacity} rows of {rows.dtype.itemsize} bytes, "
             f"this run's {ring.num_lanes} lanes of {ring.capacity} rows of {ring.layout.itemsize}; "
             "environment, algorithm, --workers, --algo.capacity, --algo.gamma and --algo.n-step must be those of before"
         )
-    _opaque(ring)[:, : rows.shape[1]] = rows
+    for lane in range(lanes):
+        ring.add_lane(lane)
+    _opaque(ring)[:lanes, : rows.shape[1]] = rows
     for number, its in enumerate(ring.frames.values()):
         frames = np.load(directory / f"frames-{number}.npy", mmap_mode="r", allow_pickle=False)
-        its[:, : frames.shape[1]] = frames
+        its[:lanes, : frames.shape[1]] = frames
     words[:, Word.ALLOWED] = words[:, Word.STOP] = 0
-    ring.words[:] = words
+    ring.words[:lanes] = words
+    ring.at_work[:] = False
+    ring.at_work[:lanes] = at_work
 
 
 def _kind(ring: Ring) -> str:

@@ -111,12 +111,13 @@ class InOrder:
 
     def takes_part(self) -> BoolArray:
         """Lanes whose rows are not up to the limit: their agents may decide more often than those of others."""
-        return self._left() > 0
+        takes_part: BoolArray = self._ring.at_work & (self._left() > 0)
+        return takes_part
 
     def next(self, updates: int) -> Rollout | None:
         """What to learn from now, if there is enough."""
         published = self._ring.load(Word.PUBLISHED)
-        if (published - self._done).sum() < self._per_lane * self._ring.num_lanes:
+        if (published - self._done).sum() < self._per_lane * max(int(self._ring.at_work.sum()), 1):
             return None
         self._taken = published
         lanes, indices = [], []
@@ -138,6 +139,9 @@ class InOrder:
         """(lanes,) rows up to the limit."""
         left: IntArray = self._limit - (self._ring.load(Word.PUBLISHED) - self._done)
         return left
+
+    def configure(self, config: Any, updates: int) -> None:
+        """Nothing of it can be changed."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"rollouts": self.num_rollouts}

@@ -38,7 +38,7 @@ class Segment:
     def __init__(self, file: int, layout: Layout, address: str, *, writable: bool, owner: bool = False) -> None:
         self.address = address
         """what another process on this machine attaches by"""
-        self._file = file
+        self._file, self._layout = file, layout
         self._owner = owner
         places, size = _places(layout)
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
@@ -49,21 +49,23 @@ class Segment:
         }
 
     @classmethod
-    def create(cls, name: str, layout: Layout) -> Segment:
+    def create(cls, name: str, layout: Layout, first: int | None = None) -> Segment:
         """A new block, all zeros.
 
-        Raises MemoryError, with both sizes, if it is larger than the memory that is free.
+        With `first`, only so many entries of each array's first axis are there; `populate` brings others. Raises
+        MemoryError, with both sizes, if it is larger than the memory that is free.
         """
-        size = size_of(layout)
-        free = free_memory()
-        if size > free:
-            raise MemoryError(
-                f"the {name} needs {size / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
-                "a smaller --algo.capacity leaves more"
-            )
-        file, address = _new_block(name, size)
-        os.pwrite(file, _HEADER.pack(MAGIC, _digest(layout), size), 0)
+        stretches = [(0, size_of(layout))] if first is None else _stretches(layout, 0, first)
+        _refuse_too_large(name, stretches)
+        file, address = _new_block(name, size_of(layout), stretches)
+        os.pwrite(file, _HEADER.pack(MAGIC, _digest(layout), size_of(layout)), 0)
         return cls(file, layout, address, writable=True, owner=True)
+
+    def populate(self, name: str, entry: int) -> None:
+        """Give this entry of each array's first axis its memory, all zeros. Raises MemoryError as create does."""
+        stretches = _stretches(self._layout, entry, entry + 1)
+        _refuse_too_large(name, stretches)
+        _give_memory(self._file, stretches)
 
     @classmethod
     def attach(cls, address: str, layout: Layout, *, writable: bool = False) -> Segment:
@@ -138,19 +140,45 @@ def _cgroups() -> list[Path]:
     return [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
 
 
-def _new_block(name: str, size: int) -> tuple[int, str]:
-    """File descriptor and address of `size` zero bytes that are really there."""
+def _refuse_too_large(name: str, stretches: list[tuple[int, int]]) -> None:
+    size, free = sum(count for _, count in stretches), free_memory()
+    if size > free:
+        raise MemoryError(
+            f"the {name} needs {size / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
+            "a smaller --algo.capacity leaves more"
+        )
+
+
+def _new_block(name: str, size: int, stretches: list[tuple[int, int]]) -> tuple[int, str]:
+    """File descriptor and address of `size` zero bytes, of which these stretches are really there."""
     if hasattr(os, "memfd_create"):
         import fcntl
 
         file = os.memfd_create(f"sharl-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.posix_fallocate(file, 0, size)
+        os.truncate(file, size)
+        _give_memory(file, stretches)
         # nobody can shrink the block under a reader, which would kill it with SIGBUS
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return file, f"/proc/{os.getpid()}/fd/{file}"
     file, path = tempfile.mkstemp(prefix=f"sharl-{name}-")
     os.truncate(file, size)
     return file, path
+
+
+def _give_memory(file: int, stretches: list[tuple[int, int]]) -> None:
+    if hasattr(os, "memfd_create"):  # else the system gives it when it is written to
+        for start, count in stretches:
+            os.posix_fallocate(file, start, count)
+
+
+def _stretches(layout: Layout, first: int, last: int) -> list[tuple[int, int]]:
+    """Start and number of the bytes that hold the entries from `first` to `last` of each array's first axis."""
+    starts, _ = _places(layout)
+    found = [(0, _HEADER.size)]
+    for start, (dtype, shape) in zip(starts, layout.values(), strict=True):
+        entry = np.dtype(dtype).itemsize * math.prod(shape[1:])
+        found.append((start + first * entry, (last - first) * entry))
+    return [(start, count) for start, count in found if count]
 
 
 def _places(layout: Layout) -> tuple[list[int], int]:

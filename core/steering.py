@@ -9,43 +9,73 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from core.control import Answer, Order, Reply, Reset, Server, worker_name
+from core.control import Answer, Order, Reply, Reset, Server, Set, worker_name
+from core.evaluations import EVALUATOR
 from core.learner import Learner
 from core.metrics import Metrics, finite
 from core.ring import Word
+from core.roster import Roster
 
+_NOT_AWAITED = 0
+"""a request number whose answer nobody waits for"""
 _ANSWER_S = 10.0
 """how long a worker may take for what it is asked to do"""
 
 
-class Refused(Exception):
+class Refused(ValueError):
     """An order that is not obeyed; the message says why, and what would be."""
 
 
-class _Pending(NamedTuple):
-    """An order that a worker obeys."""
+class Change(NamedTuple):
+    """What it would be to set a key."""
+
+    value: Any
+    algo: Any | None
+    """the algorithm's options as they would be; None: it is for the environments"""
+    keep: Callable[[], None]
+    """call it when it is done: whoever starts later, or goes on with the run, has it so"""
+
+
+@dataclass
+class _Pending:
+    """An order that workers obey."""
 
     order: Order
-    worker: str
+    waiting: set[str]
+    """for their answers"""
     deadline: float
+    keep: Callable[[], None] | None = None
+    """to be called if all did it"""
+    answers: list[Answer] = field(default_factory=list)
 
 
 class Steering:
     """Obeys the orders to one job."""
 
     def __init__(
-        self, server: Server, learner: Learner, metrics: Metrics, snapshot: Callable[[], str], repeatable: bool
+        self,
+        server: Server,
+        learner: Learner,
+        metrics: Metrics,
+        roster: Roster,
+        change: Callable[[str, str], Change],
+        snapshot: Callable[[], str],
+        repeatable: bool,
     ) -> None:
-        """`snapshot` writes a checkpoint and says which; in a `repeatable` run there are only the scheduled ones."""
+        """`change` says what it would be to set a key, or raises ValueError; `snapshot` writes a checkpoint and says
+        which, and in a `repeatable` run there are only the scheduled ones."""
         self.paused = False
         """nobody steps, nobody learns"""
         self.stopped = False
         """the run is to end in order, as if its steps were done"""
         self._server, self._learner, self._metrics = server, learner, metrics
+        self._roster, self._change = roster, change
         self._snapshot, self._repeatable = snapshot, repeatable
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -56,6 +86,8 @@ class Steering:
             "snapshot": ("snapshot", self._take_snapshot),
             "stop": ("stop", self._stop),
             "reset": ("reset WORKER AGENT [AGENT ...]", self._reset),
+            "set": ("set KEY VALUE", self._set),
+            "workers": ("workers +N or workers -N", self._workers),
         }
 
     def obey(self, order: Order) -> None:
@@ -70,7 +102,7 @@ class Steering:
             if rest and usage == verb:
                 raise Refused(f"{verb} takes nothing behind it, and there is {' '.join(rest)!r}")
             what = act(rest, order)
-        except Refused as refused:
+        except (ValueError, MemoryError, OSError) as refused:
             self._answer(order, False, str(refused))
         else:
             if what is not None:
@@ -82,18 +114,32 @@ class Steering:
         return [usage for usage, _ in self._verbs.values()]
 
     def heard(self, answer: Answer) -> bool:
-        """Whether this is a worker's answer to an order; it is passed on."""
-        pending = self._pending.pop(answer.request, None)
-        if pending is not None:
-            self._answer(pending.order, answer.done, answer.what)
-        return pending is not None
+        """Whether this is a worker's answer to an order; when all have answered, it is passed on."""
+        pending = self._pending.get(answer.request)
+        if pending is None or answer.worker not in pending.waiting:
+            return False
+        pending.waiting.remove(answer.worker)
+        pending.answers.append(answer)
+        if not pending.waiting:
+            del self._pending[answer.request]
+            self._conclude(pending)
+        return True
+
+    def _conclude(self, pending: _Pending) -> None:
+        """All have answered."""
+        refusals = [each for each in pending.answers if not each.done]
+        if pending.keep is not None and not refusals:
+            pending.keep()
+        told = (refusals or pending.answers)[0]
+        self._answer(pending.order, told.done, told.what)
 
     def attend(self) -> None:
         """Answer for workers that do not."""
         for number, pending in list(self._pending.items()):
             if time.monotonic() > pending.deadline:
                 del self._pending[number]
-                self._answer(pending.order, False, f"{pending.worker} has not answered for {_ANSWER_S:.0f} s")
+                silent = ", ".join(sorted(pending.waiting))
+                self._answer(pending.order, False, f"{silent} has not answered for {_ANSWER_S:.0f} s")
 
     def close(self) -> None:
         """The run is over: so are the orders that nobody obeyed."""
@@ -111,12 +157,13 @@ class Steering:
 
     def _status(self, rest: list[str], order: Order) -> str:
         learner = self._learner
-        words = learner.ring.load
+        ring = learner.ring
+        known = (Word.LIVES, Word.DECISIONS, Word.STEPS)
+        words = zip(*(ring.load(word).tolist() for word in known), ring.at_work.tolist(), strict=True)
         lanes = [
-            {"worker": lane, "epoch": lives - 1, "decisions": decisions, "steps": steps}
-            for lane, (lives, decisions, steps) in enumerate(
-                zip(words(Word.LIVES).tolist(), words(Word.DECISIONS).tolist(), words(Word.STEPS).tolist(), strict=True)
-            )
+            {"worker": lane, "epoch": lives - 1, "decisions": decisions, "steps": steps, "at_work": at_work}
+            for lane, (lives, decisions, steps, at_work) in enumerate(words)
+            if lane < ring.lanes_used
         ]
         totals = {"agent_steps": learner.agent_steps, "updates": learner.updates, "paused": self.paused}
         return json.dumps(finite({**totals, **learner.feed.figures(learner.updates), "workers": lanes}))
@@ -151,10 +198,44 @@ class Steering:
             worker, agents = -1, []
         if not agents:
             raise Refused(f"reset {' '.join(rest)}: give numbers, {self._verbs['reset'][0]}")
-        if not 0 <= worker < self._learner.ring.num_lanes:
-            raise Refused(f"there is no worker {worker}; there are 0 to {self._learner.ring.num_lanes - 1}")
-        number, name = next(self._numbers), worker_name(worker)
-        self._pending[number] = _Pending(order, name, time.monotonic() + _ANSWER_S)
-        if not self._server.send(name, Reset(number, agents)):
-            del self._pending[number]
-            raise Refused(f"{name} cannot hear now")
+        name, known = worker_name(worker), self._roster.at_work
+        if name not in known:
+            raise Refused(f"there is no worker {worker} at work; there is {', '.join(known) or 'nobody yet'}")
+        self._have_done(order, [name], lambda number: Reset(number, agents))
+
+    def _set(self, rest: list[str], order: Order) -> str | None:
+        if len(rest) != 2:
+            raise Refused("set takes a key and a value, as in: set algo.actor_lr 1e-4")
+        key, text = rest
+        change = self._change(key, text)
+        if change.algo is None:
+            workers = self._roster.at_work
+            if not workers:
+                raise Refused(f"set {key}: no worker is up yet")
+            self._server.send(EVALUATOR, Set(_NOT_AWAITED, key, change.value))  # it may be busy for long
+            self._have_done(order, workers, lambda number: Set(number, key, change.value), change.keep)
+            return None
+        self._learner.configure(change.algo)
+        change.keep()
+        return f"{key} = {change.value}"
+
+    def _workers(self, rest: list[str], order: Order) -> str:
+        text = " ".join(rest)
+        if not re.fullmatch(r"[+-][1-9]\d{0,3}", text):
+            raise Refused(f"workers {text}: say how many more or fewer, as in workers +2 or workers -1")
+        return self._roster.add(int(text)) if text[0] == "+" else self._roster.remove(-int(text))
+
+    def _have_done(
+        self,
+        order: Order,
+        workers: list[str],
+        command: Callable[[int], Reset | Set],
+        keep: Callable[[], None] | None = None,
+    ) -> None:
+        """Send it to these workers; the answer to the order comes when all of them have answered."""
+        number = next(self._numbers)
+        deaf = [name for name in workers if not self._server.send(name, command(number))]
+        if len(deaf) == len(workers):
+            raise Refused(f"{', '.join(deaf)} cannot hear now")
+        waiting = set(workers) - set(deaf)
+        self._pending[number] = _Pending(order, waiting, time.monotonic() + _ANSWER_S, keep)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 _LOG_LINES = 10
+_LEAVE_S = 5.0
 
 
 class Death(NamedTuple):
@@ -37,6 +38,7 @@ class Supervisor:
     def __init__(self, log_dir: Path | None = None) -> None:
         self._log_dir = log_dir
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._leaving: dict[str, float] = {}  # who was told to, and until when it may take
 
     def __enter__(self) -> Supervisor:
         return self
@@ -66,10 +68,22 @@ class Supervisor:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
             )
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a process."""
+        return name in self._children
+
+    def dismiss(self, name: str) -> None:
+        """This process was told to leave: its death is none, and it is killed if it does not."""
+        self._leaving[name] = time.monotonic() + _LEAVE_S
+
     def deaths(self) -> list[Death]:
-        """Who has died since the last call."""
+        """Who has died since the last call without having been told to leave."""
+        for name, deadline in self._leaving.items():
+            if time.monotonic() > deadline:
+                self._children[name].kill()
         gone = [name for name, child in self._children.items() if child.poll() is not None]
-        return [self._bury(name) for name in gone]
+        deaths = {name: self._bury(name) for name in gone}
+        return [death for name, death in deaths.items() if self._leaving.pop(name, None) is None]
 
     def _bury(self, name: str) -> Death:
         code = self._children.pop(name).returncode

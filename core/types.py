@@ -6,7 +6,7 @@ Nothing here imports torch: the environment workers read this file too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -184,6 +184,19 @@ class Learned(NamedTuple):
     """gradient steps"""
 
 
+_CHANGEABLE = "changeable"
+
+
+def changeable(default: Any) -> Any:
+    """A dataclass field with this default, which may also be changed while a run goes on."""
+    return field(default=default, metadata={_CHANGEABLE: True})
+
+
+def changeable_fields(config: Any) -> list[str]:
+    """Names of the fields of a dataclass that were declared so."""
+    return [each.name for each in fields(config) if _CHANGEABLE in each.metadata]
+
+
 def require(name: str, value: object, holds: bool, wish: str) -> None:
     """Raises ValueError, naming the option, its value and what it must be, unless `holds`."""
     if not holds:
@@ -195,6 +208,10 @@ class Algorithm(Protocol):
 
     Those that replay implement update(batch: Batch), those that read the ring in order update(rollout: Rollout).
     """
+
+    config: Any
+    """its options, a dataclass; put in another one, with other values of changeable fields, and they hold from the next
+    update on"""
 
     @property
     def policy_spec(self) -> PolicySpec:

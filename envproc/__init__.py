@@ -20,12 +20,13 @@ import pkgutil
 import re
 import sys
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 
 from core.types import EnvSpec, require
 from envproc.ball3d import Ball3D
-from envproc.env import HERE, Env, HasPictures, Place
+from envproc.env import HERE, CannotSet, Env, HasPictures, HasTimeScale, Place, change
 from envproc.stack import Stacked
 from envproc.unity.options import UnityOptions
 
@@ -44,27 +45,47 @@ class EnvConfig:
     unity: UnityOptions = field(default_factory=UnityOptions)
     frame_stack: int = 1
     """frames of each image that an agent sees at once"""
+    params: tuple[str, ...] = ()
+    """parameters of it, each as key=number"""
+
+    def parameters(self) -> dict[str, float]:
+        """`params` by name. Raises ValueError for one that is not key=number."""
+        found = {}
+        for each in self.params:
+            name, is_pair, value = each.partition("=")
+            try:
+                found[name] = float(value)
+            except ValueError:
+                is_pair = ""
+            if not (name and is_pair and isfinite(found[name])):
+                raise ValueError(f"--env-params {each}; it must be key=number, as in gravity=4")
+        return found
 
 
 def make_env(config: EnvConfig, where: Place = HERE) -> Env:
     """The environment that is meant. Raises ValueError, in one line, if there is none, or none that can draw."""
     require("--frame-stack", config.frame_stack, config.frame_stack >= 1, "at least 1")
-    env = _make(config, where)
+    parameters = config.parameters()
+    env = _make(config, parameters, where)
     if where.pictures and not isinstance(env, HasPictures):
         env.close()
         raise ValueError(
             f"{config.name} cannot draw itself; that takes pictures_per_s and picture(), see envproc/env.py"
         )
-    if config.frame_stack == 1:
-        return env
     try:
-        return Stacked(env, config.frame_stack)
+        if not isinstance(env, HasTimeScale):  # a player was told at its start
+            for key, value in parameters.items():
+                change(env, f"env.{key}", value)
+        return env if config.frame_stack == 1 else Stacked(env, config.frame_stack)
+    except CannotSet as error:
+        env.close()
+        raise ValueError(f"--env-params: {error}") from error
     except ValueError:
         env.close()
         raise
 
 
-def _make(config: EnvConfig, where: Place) -> Env:
+def _make(config: EnvConfig, parameters: dict[str, float], where: Place) -> Env:
     name, copies = config.name, config.copies
     kind, _, what = name.partition(":")
     if kind == "unity" and what:
@@ -73,7 +94,10 @@ def _make(config: EnvConfig, where: Place) -> Env:
         # only here: a worker of anything else stays small
         from envproc.unity.env import UnityEnv
 
-        return UnityEnv(what, copies, config.behavior, config.unity, where)
+        try:
+            return UnityEnv(what, copies, config.behavior, config.unity, where, parameters)
+        except CannotSet as error:
+            raise ValueError(f"--env-params: {error}") from error
     if config.behavior:
         raise ValueError(f"--behavior {config.behavior} is for Unity scenes; {name} has no behaviours to choose from")
     if name == "3dball":

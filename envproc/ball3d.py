@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.types import Action, ActionSpec, BoolArray, EnvSpec, FieldSpec, FloatArray, IntArray
-from envproc.env import Ended, Picture, Step
+from envproc.env import CannotSet, Ended, Picture, Step
 
 Array = npt.NDArray[np.float64]
 End = tuple[IntArray, FloatArray, FloatArray, BoolArray]  # agent, what it saw, reward, fallen: a row each
@@ -177,6 +177,12 @@ class Ball3D:
         if wrong.size:
             raise ValueError(f"no agents {wrong.tolist()} in 3DBall; there are 0..{self._agents[-1]}")
         self._asked = np.union1d(self._asked, agents)
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """`gravity`, in m/s^2, as the example has it."""
+        if name != "gravity" or not 0 <= value <= 1000:
+            raise CannotSet(f"env.{name} = {value:g}: 3DBall has gravity, from 0 to 1000 m/s^2")
+        self._balls.gravity = value
 
     def close(self) -> None:
         """Nothing to free."""

@@ -40,6 +40,10 @@ class CannotReset(Exception):
     """This environment cannot end single agents' episodes, or not these agents'; it says why and what to do."""
 
 
+class CannotSet(Exception):
+    """This environment has no such parameter, or not with such a value; it says what there is."""
+
+
 class EnvFailed(Exception):
     """The environment cannot go on, and the message tells the whole story: where it was raised adds nothing."""
 
@@ -115,6 +119,36 @@ def refuse_bad_numbers(step: Step) -> None:
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
                     raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
+
+
+@runtime_checkable
+class HasParameters(Protocol):
+    """An environment that can be changed while it runs."""
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """From now on, or from each agent's next episode on. Raises CannotSet, and changes nothing, if it cannot be."""
+        ...
+
+
+@runtime_checkable
+class HasTimeScale(Protocol):
+    """An environment with a clock of its own."""
+
+    def set_time_scale(self, value: float) -> None:
+        """How much faster than real time it is asked to run."""
+        ...
+
+
+def change(env: Env, key: str, value: float) -> None:
+    """Set env.NAME, a parameter of it, or unity.time_scale. Raises CannotSet."""
+    group, _, name = key.partition(".")
+    if group == "env" and isinstance(env, HasParameters):
+        env.set_parameter(name, value)
+    elif key == "unity.time_scale" and isinstance(env, HasTimeScale):
+        env.set_time_scale(value)
+    else:
+        what = "no parameters" if group == "env" else "no clock of its own: it is no Unity player"
+        raise CannotSet(f"{key} = {value:g}: this environment has {what}")
 
 
 @runtime_checkable

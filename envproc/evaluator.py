@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.acting import Policy, PolicySpec
-from core.control import Client, Evaluate, Evaluated, Ready, Stop
+from core.control import Client, Command, Evaluate, Evaluated, Ready, Set, Stop
 from core.net import num_parameters
 from core.types import EnvSpec, FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.env import HERE, Env, HasStats, Place, refuse_bad_numbers
-from envproc.process import parent_is_gone, serve
+from envproc.process import obey_set, parent_is_gone, serve
 
 _NAP_S = 0.005
 _NICE = 5
@@ -52,6 +52,7 @@ class Evaluator:
         self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
         self._follower = Follower(self._weights)
         self._stopping = False
+        self._unserved: list[Command] = []
         client.send(Ready(config.name, os.getpid(), time.monotonic() - started, self._env.spec))
 
     def run(self) -> None:
@@ -64,9 +65,9 @@ class Evaluator:
 
     def turn(self) -> None:
         """Serve what was asked meanwhile."""
-        commands = self._client.receive()
-        self._stopping |= any(isinstance(each, Stop) for each in commands)  # first: an evaluation may take long
-        for command in commands:
+        self._hear()  # first: an evaluation may take long
+        while self._unserved:
+            command = self._unserved.pop(0)
             match command:
                 case Evaluate() | Stop() if self._stopping:
                     pass
@@ -78,11 +79,19 @@ class Evaluator:
                     if result is not None:
                         returns, lengths = result
                         self._client.send(Evaluated(request, self._follower.update, returns, lengths))
+                case Set():
+                    obey_set(command, self._env, self._client)
                 case _:  # the commands of workers mean nothing here
                     self._client.num_refused += 1
 
+    def _hear(self) -> None:
+        commands = self._client.receive()
+        self._stopping |= any(isinstance(each, Stop) for each in commands)
+        self._unserved += commands
+
     def _told_to_stop(self) -> bool:
-        self._stopping |= parent_is_gone() or any(isinstance(each, Stop) for each in self._client.receive())
+        self._hear()
+        self._stopping |= parent_is_gone()
         return self._stopping or self._interrupted()
 
     def close(self) -> None:

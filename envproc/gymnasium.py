@@ -7,7 +7,6 @@ its next episode among the deciding ones. Cut by a time limit is not ended: the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -15,13 +14,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import AtariPreprocessing
 
-from core.types import ACTION_MASK, Action, ActionSpec, EnvSpec, FieldSpec, FloatArray, IntArray
-from envproc.env import Ended, EnvFailed, Picture, Step
+from core.types import ACTION_MASK, Action, EnvSpec, IntArray
+from envproc.env import CannotSet, Ended, EnvFailed, Picture, Step
+from envproc.spaces import Array, actions_of, as_given, boxes_of, field_of, flat, mask_of
 
 Gym = gymnasium.Env[Any, Any]
-Array = np.ndarray[Any, Any]
-ToEnv = Callable[[FloatArray, IntArray], Any]
-"""one agent's continuous and discrete actions -> what the environment takes"""
 
 _ATARI_SKIP = 4
 """frames that an action lasts"""
@@ -54,11 +51,11 @@ class GymnasiumEnv:
         self._envs = [_make(env_id, pictures)]
         try:
             self._observes = self._envs[0].observation_space
-            boxes = _boxes(env_id, self._observes)
-            fields = {name: _field(each) for name, each in boxes.items()}
-            action, self._to_env = _actions(env_id, self._envs[0].action_space)
+            boxes = boxes_of(env_id, self._observes)
+            fields = {name: field_of(each) for name, each in boxes.items()}
+            action, self._to_env = actions_of(env_id, self._envs[0].action_space)
             if action.branches:
-                fields |= _mask(env_id, self._envs[0].reset()[1], action.branches)
+                fields |= mask_of(env_id, self._envs[0].reset()[1], action.branches)
         except ValueError:
             self.close()
             raise
@@ -66,7 +63,7 @@ class GymnasiumEnv:
         self.spec = EnvSpec(fields, action, copies)
         self._agents = np.arange(copies)
         self._obs = self._room()
-        self._as_given = {name: _as_given(self._obs[name], each.shape) for name, each in boxes.items()}
+        self._as_given = {name: as_given(self._obs[name], each.shape) for name, each in boxes.items()}
         self._allowed = self._obs.get(ACTION_MASK)
         self._reward = np.zeros(copies, np.float32)
         self._last_obs = self._room()  # of the episode that ended, and so the next two
@@ -113,6 +110,16 @@ class GymnasiumEnv:
         self._asked.clear()
         return self._step(ended)
 
+    def set_parameter(self, name: str, value: float) -> None:
+        """Of those that a wrapper or the environment itself declares: it has a dict `parameters`, numbers by name, and
+        reads them whenever it likes."""
+        declared = [found for env in self._envs for found in _parameters(env) if name in found]
+        if not declared:
+            known = sorted({each for found in _parameters(self._envs[0]) for each in found})
+            raise CannotSet(f"env.{name} = {value:g}: {self._env_id} declares {', '.join(known) or 'no parameters'}")
+        for found in declared:
+            found[name] = value
+
     def close(self) -> None:
         for env in self._envs:
             env.close()
@@ -153,13 +160,22 @@ class GymnasiumEnv:
                 raise EnvFailed(
                     f"{self._env_id} gave no {ACTION_MASK!r} in an info, but did before; give it in every one"
                 )
-            self._allowed[copy] = _flat(info[ACTION_MASK])
+            self._allowed[copy] = flat(info[ACTION_MASK])
 
     def _step(self, ended: list[int]) -> Step:
         who = np.array(ended, np.int64)
         last_obs = {name: each[who] for name, each in self._last_obs.items()}
         last = Ended(who, last_obs, self._last_reward[who], self._terminated[who])
         return Step(self._agents, self._obs, self._reward, last)
+
+
+def _parameters(env: Gym) -> list[dict[str, float]]:
+    """What each wrapper and the environment inside declare."""
+    layers = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    # not getattr: a wrapper may answer for what is inside it
+    return [vars(layer)["parameters"] for layer in layers if isinstance(vars(layer).get("parameters"), dict)]
 
 
 def _make(env_id: str, pictures: bool = False) -> Gym:
@@ -209,85 +225,3 @@ def _atari(env_id: str, mode: str | None) -> Gym:
         grayscale_obs=True,
         scale_obs=False,
     )
-
-
-def _boxes(env_id: str, space: gymnasium.Space[Any]) -> dict[str, spaces.Box]:
-    """What is observed, field by field."""
-    match space:
-        case spaces.Discrete():
-            return {"vector": spaces.Box(0, 1, (int(space.n),))}
-        case spaces.Dict():
-            inner = space.spaces
-        case _:
-            inner = {"image" if len(space.shape or ()) > 1 else "vector": space}
-    boxes = {}
-    for name, each in inner.items():
-        if not isinstance(each, spaces.Box) or not (len(each.shape) in (1, 3) or _is_grey(each)):
-            raise ValueError(
-                f"{env_id} observes {space}; supported are a Box of 1 or 3 dimensions, or of 2 and uint8, a Dict of "
-                "such Boxes and a Discrete: bring it into one of these with a wrapper such as "
-                "gymnasium.wrappers.FlattenObservation"
-            )
-        if name == ACTION_MASK:
-            raise ValueError(
-                f"{env_id} observes {name!r}; what may not be done belongs into the info of reset and step"
-            )
-        boxes[name] = each
-    return boxes
-
-
-def _is_grey(box: spaces.Box) -> bool:
-    return len(box.shape) == 2 and box.dtype == np.uint8
-
-
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Nobody says so; but images have few channels and many columns."""
-    return len(shape) == 3 and not (shape[0] <= 4 and shape[2] > shape[0])
-
-
-def _field(box: spaces.Box) -> FieldSpec:
-    shape = box.shape
-    if len(shape) == 2:
-        shape = (1, *shape)
-    elif _channels_last(shape):
-        shape = (shape[2], *shape[:2])
-    return FieldSpec(shape, "uint8" if box.dtype == np.uint8 else "float32")
-
-
-def _as_given(room: Array, shape: tuple[int, ...]) -> Array:
-    """The same memory with its axes as the environment has them: writing there puts the channels first."""
-    if len(shape) == 2:
-        return room[:, 0]
-    return np.moveaxis(room, 1, -1) if _channels_last(shape) else room
-
-
-def _flat(mask: Any) -> Array:
-    """Gymnasium has one mask for a Discrete and a tuple of them, nested as nvec is, for a MultiDiscrete."""
-    return np.concatenate([_flat(each) for each in mask]) if isinstance(mask, tuple) else np.ravel(mask)
-
-
-def _mask(env_id: str, info: dict[str, Any], branches: tuple[int, ...]) -> dict[str, FieldSpec]:
-    """The field of what is masked, if this environment masks anything: only a reset can tell."""
-    if ACTION_MASK not in info:
-        return {}
-    got, wanted = len(_flat(info[ACTION_MASK])), sum(branches)
-    if got != wanted:
-        raise ValueError(f"{env_id} has {wanted} choices and an {ACTION_MASK!r} of {got}; give each choice its entry")
-    return {ACTION_MASK: FieldSpec((wanted,), "bool")}
-
-
-def _actions(env_id: str, space: gymnasium.Space[Any]) -> tuple[ActionSpec, ToEnv]:
-    match space:
-        case spaces.Box(shape=shape, dtype=dtype) if np.issubdtype(dtype, np.floating) and space.is_bounded():
-            low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
-            return ActionSpec(low, high), lambda continuous, _: continuous.reshape(shape).astype(dtype)
-        case spaces.Discrete(start=start):
-            return ActionSpec(branches=(int(space.n),)), lambda _, discrete: discrete[0] + start
-        case spaces.MultiDiscrete(nvec=nvec, start=start):
-            branches = tuple(nvec.ravel().tolist())
-            return ActionSpec(branches=branches), lambda _, discrete: discrete.reshape(nvec.shape) + start
-        case _:
-            raise ValueError(
-                f"{env_id} acts in {space}; supported are a Box of floats with finite bounds (see "
-                "gymnasium.wrappers.RescaleAction), Discrete and MultiDiscrete"
-            )

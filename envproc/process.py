@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from core.control import Client, Failed
-from envproc.env import EnvFailed, Refused
+from core.control import Answer, Client, Failed, Set
+from envproc.env import CannotSet, Env, EnvFailed, Refused, change
 
 _PARENT = int(os.environ.get("SHARL_PARENT", os.getppid()))
 """the main process. Told, not asked for: when one asks, it may be gone already and another one be the parent"""
@@ -59,6 +59,16 @@ def serve(config_type: type[Config], work_type: Callable[[Any, Client], Work]) -
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def obey_set(order: Set, env: Env, client: Client) -> None:
+    """Change the environment, and answer."""
+    try:
+        change(env, order.key, order.value)
+    except CannotSet as error:
+        client.send(Answer(client.worker, order.request, False, str(error)))
+    else:
+        client.send(Answer(client.worker, order.request, True, f"{order.key} = {order.value:g}"))
 
 
 def _failure(name: str, error: BaseException, at_birth: bool) -> Failed:

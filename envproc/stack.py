@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.types import Action, IntArray, Obs
-from envproc.env import Env, HasPictures, HasStats, Step
+from envproc.env import Env, HasParameters, HasPictures, HasStats, HasTimeScale, Step
 
 
 class Stacked:
@@ -40,6 +40,10 @@ class Stacked:
         }
         if isinstance(env, HasStats):
             self.stats = env.stats  # on the object, not the class: whoever asks for HasStats gets the inner answer
+        if isinstance(env, HasParameters):
+            self.set_parameter = env.set_parameter
+        if isinstance(env, HasTimeScale):
+            self.set_time_scale = env.set_time_scale
         if isinstance(env, HasPictures):
             self.picture, self.pictures_per_s = env.picture, env.pictures_per_s
 

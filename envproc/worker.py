@@ -23,11 +23,9 @@ from core.control import (
     Command,
     Episodes,
     Evaluate,
-    Pause,
     Ready,
     Renew,
     Reset,
-    Resume,
     Set,
     Stats,
     Stop,
@@ -39,7 +37,7 @@ from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator, Worth
 from envproc.env import CannotReset, Env, HasStats, Place, refuse_bad_numbers
 from envproc.frames import Frames
-from envproc.process import parent_is_gone, serve
+from envproc.process import obey_set, parent_is_gone, serve
 from envproc.sequences import Sequences
 
 _NAP_S = 0.0002
@@ -86,7 +84,6 @@ class Worker:
         self._agents = range(self._env.spec.num_agents)
         self._resets: list[Reset] = []  # that the next step does, and its end answers
         self._begun = False
-        self._paused = False
         self._stopping = False
         self._next_report = self._next_stats = 0.0
         try:
@@ -104,6 +101,7 @@ class Worker:
         self._weights = self._opened.enter_context(Weights.attach(begin.weights, num_parameters(begin.policy.net)))
         self._follower = Follower(self._weights)
         self._policy_spec, self._recording = begin.policy, begin.ring.recording
+        self._workers = begin.workers
         self._live(self._config.epoch)
         self._begun = True
 
@@ -128,8 +126,8 @@ class Worker:
             spec.num_agents,
             self._follower.parameters,
             self._seeds(epoch).policy,
-            lane,
-            self._ring.num_lanes,
+            lane % self._workers,
+            self._workers,
         )
         self._accumulator = (Sequences if self._recording.length else Accumulator)(spec, self._recording)
         self._frames = Frames(spec, self._writer)
@@ -149,14 +147,14 @@ class Worker:
         return self._stopping or (self._begun and bool(self._writer.words.item(Word.STOP)))
 
     def turn(self) -> bool:
-        """One environment step. False, and no step, before Begin, while paused, or ahead of the learner."""
+        """One environment step. False, and no step, before Begin, or ahead of the learner."""
         for command in self._client.receive():
             self._obey(command)
         if not self._begun:
             return False
         self._writer.count(Word.ALIVE)
         self._report()
-        if self._paused or not self._writer.may_go_on():
+        if not self._writer.may_go_on():
             return False
         if self._follower.fetch():
             self._writer.words[Word.ACTING_UPDATE] = self._follower.update
@@ -218,23 +216,10 @@ class Worker:
                     self._answer(request, False, str(error))
                 else:
                     self._resets.append(command)
-            case Pause(request):
-                self._paused = True
-                self._answer(request, True, "paused")
-            case Resume(request):
-                self._paused = False
-                self._answer(request, True, "resumed")
             case Renew():
                 self._renew(command)
-            case Set(request) if not self._begun:
-                self._answer(request, False, "there is no policy yet")
-            case Set(request, field, value):
-                try:
-                    self._policy_spec = self._policy.set_sigma(value)
-                except ValueError as error:
-                    self._answer(request, False, str(error))
-                    return
-                self._answer(request, True, f"{field} = {value}")
+            case Set():
+                obey_set(command, self._env, self._client)
             case Evaluate(request):
                 self._answer(request, False, "this is a worker; the evaluator evaluates")
             case Stop():

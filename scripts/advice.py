@@ -184,6 +184,8 @@ def _command(name: str, facts: Facts) -> str:
         words += ["--env", options.env]
     if options.behavior:
         words += ["--behavior", options.behavior]
+    if options.env_params:
+        words += ["--env-params", *options.env_params]
     words += _unity(options.unity)
     copies = (
         8 if name == "ppo" and facts.spec.num_agents == 1 and not options.env.startswith("unity:") else options.copies

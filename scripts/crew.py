@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from core.control import Client, Server, Stop
+from core import roster
+from core.control import Client, Server, Stop, worker_name
 from core.supervisor import Supervisor
 from envproc.evaluator import Evaluator, EvaluatorConfig
 from envproc.worker import Worker, WorkerConfig
@@ -15,9 +16,8 @@ from envproc.worker import Worker, WorkerConfig
 _NAP_S = 0.00005
 
 
-class Crew(Protocol):
-    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
-        """Start them; each says Ready when its environment is up. What it raises is raised here or told later."""
+class Crew(roster.Crew, Protocol):
+    """And the evaluator. What an environment raises at its start is raised by who starts it, or told later."""
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None: ...
 
@@ -31,12 +31,19 @@ class Crew(Protocol):
 class Processes:
     """Each worker, and the evaluator, a process of its own. They work by themselves."""
 
-    def __init__(self, supervisor: Supervisor, server: Server) -> None:
-        self._supervisor, self._server = supervisor, server
+    def __init__(self, supervisor: Supervisor, server: Server, config_of: Callable[[int, int], WorkerConfig]) -> None:
+        """`config_of`: what a worker is told at birth, by its lane and epoch."""
+        self._supervisor, self._server, self._config_of = supervisor, server, config_of
 
-    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
-        for worker in workers:
-            self._supervisor.start(worker.name, "envproc.worker", worker)
+    def hire(self, lane: int, epoch: int) -> None:
+        config = self._config_of(lane, epoch)
+        self._supervisor.start(config.name, "envproc.worker", config)
+
+    def dismiss(self, lane: int) -> None:
+        self._supervisor.dismiss(worker_name(lane))
+
+    def has(self, lane: int) -> bool:
+        return self._supervisor.has(worker_name(lane))
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
         self._supervisor.start(evaluator.name, "envproc.evaluator", evaluator)
@@ -51,29 +58,37 @@ class Processes:
 class InThisProcess:
     """The same objects that the processes run, turned by hand: one thread, one process, for a debugger."""
 
-    def __init__(self, interrupted: Callable[[], bool]) -> None:
-        """`interrupted` tells whether the run is to end: an evaluation stops then."""
-        self._interrupted = interrupted
-        self._turned: list[Worker | Evaluator] = []
-        self._opened = contextlib.ExitStack()
+    def __init__(self, interrupted: Callable[[], bool], config_of: Callable[[int, int], WorkerConfig]) -> None:
+        """`interrupted` tells whether the run is to end: an evaluation stops then. `config_of` as of Processes."""
+        self._interrupted, self._config_of = interrupted, config_of
+        self._turned: dict[str, Worker | Evaluator] = {}
+        self._opened: dict[str, contextlib.ExitStack] = {}
 
-    def start_workers(self, workers: Sequence[WorkerConfig]) -> None:
-        for config in workers:
-            self._turned.append(Worker(config, self._client(config)))
-            self._opened.callback(self._turned[-1].close)
+    def hire(self, lane: int, epoch: int) -> None:
+        config = self._config_of(lane, epoch)
+        self._start(config, lambda client: Worker(config, client))
+
+    def dismiss(self, lane: int) -> None:
+        self._turned.pop(worker_name(lane))
+        self._opened.pop(worker_name(lane)).close()
+
+    def has(self, lane: int) -> bool:
+        return worker_name(lane) in self._turned
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
-        self._turned.append(Evaluator(evaluator, self._client(evaluator), self._interrupted))
-        self._opened.callback(self._turned[-1].close)
+        self._start(evaluator, lambda client: Evaluator(evaluator, client, self._interrupted))
 
-    def _client(self, config: WorkerConfig | EvaluatorConfig) -> Client:
+    def _start(self, config: WorkerConfig | EvaluatorConfig, make: Callable[[Client], Worker | Evaluator]) -> None:
+        opened = self._opened[config.name] = contextlib.ExitStack()
         client = Client(config.control, config.name)
-        self._opened.callback(client.close)
-        return client
+        opened.callback(client.close)
+        work = self._turned[config.name] = make(client)
+        opened.callback(work.close)
 
     def turn(self) -> None:
-        for each in self._turned:
+        for each in list(self._turned.values()):
             each.turn()
 
     def stop(self) -> None:
-        self._opened.close()
+        while self._opened:
+            self._opened.popitem()[1].close()

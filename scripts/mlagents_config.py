@@ -244,7 +244,7 @@ def _run(settings: _Settings, flat: dict[str, Any]) -> None:
         flat["seed"] = seed
     params = [path for path in settings.left if path.count(".") == 1 and path.startswith("environment_parameters.")]
     if params:
-        flat["unity.params"] = [f"{path.partition('.')[2]}={settings.take(path, 0.0)!r}" for path in params]
+        flat["env_params"] = [f"{path.partition('.')[2]}={settings.take(path, 0.0)!r}" for path in params]
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

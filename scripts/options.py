@@ -59,6 +59,8 @@ class Options(Generic[AlgoConfig]):
     """environment copies (3dball: areas of 12 agents; Unity: areas of a TrainingAreaReplicator) in each worker"""
     frame_stack: int = 1
     """frames of each image that an agent sees at once"""
+    env_params: tuple[str, ...] = ()
+    """parameters of the environment, each as key=number: what a Unity scene reads, or what the environment declares"""
     mode: Literal["async", "sync", "single"] = "async"
     """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
     single: in lock-step in this one process, for a debugger"""
@@ -84,7 +86,9 @@ class Options(Generic[AlgoConfig]):
         if env.startswith("unity:") and not self.in_editor:
             env = f"unity:{_absolute(env[len('unity:') :])}"
         others = tuple(f"{name}={_absolute(run)}" for name, run in unity.policies().items())
-        return EnvConfig(env, self.copies, self.behavior, replace(unity, others=others), self.frame_stack)
+        return EnvConfig(
+            env, self.copies, self.behavior, replace(unity, others=others), self.frame_stack, self.env_params
+        )
 
     @property
     def in_editor(self) -> bool:
@@ -110,6 +114,7 @@ class Options(Generic[AlgoConfig]):
         require("--seed", self.seed, self.seed < 2**32, "below 2**32")
         # the answer to an evaluation is one message, with all returns
         require("--eval-episodes", self.eval_episodes, self.eval_episodes <= 4000, "at most 4000")
+        self.env_config.parameters()
         goal = self.until_return
         require("--until-return", goal, goal is None or isfinite(goal), "a finite number")
         if self.in_editor:

@@ -29,6 +29,8 @@ from envproc.worker import WorkerConfig
 from scripts.options import Options
 from scripts.runs import find_run
 
+_LEAST_SPARE = 4
+
 
 class Parts(NamedTuple):
     """What learns, and what it shares with the workers."""
@@ -47,14 +49,13 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     recording = algorithm.recording
     ordered = recording.ordered
     capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
-    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity))
+    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity, _spare(options)))
     feed: Feed
     if ordered:
         feed = InOrder(ring, algo.horizon, algo.ahead, device)
     else:
-        agents, how = spec.num_agents * options.workers, algo.prioritization
-        ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup, agents)
-        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, how), ratio, device)
+        ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup)
+        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, algo.prioritization), ratio, device)
     size = num_parameters(algorithm.policy_spec.net)
     weights = opened.enter_context(Weights.create(size))
     eval_weights = opened.enter_context(Weights.create(size))
@@ -67,6 +68,11 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     if options.init_from:
         _init_from(learner, find_run(options.init_from, options.runs_dir))
     return Parts(spec, ring, weights, eval_weights, learner)
+
+
+def _spare(options: Options[Any]) -> int:
+    """Lanes for workers that somebody may add (`ctl workers +2`). There is one Editor, with one scene."""
+    return 0 if options.in_editor else max(options.workers, _LEAST_SPARE)
 
 
 def keep_records(parts: Parts, options: Options[Any], server: Server, run: Path) -> tuple[Evaluations, Snapshots]:
@@ -102,20 +108,17 @@ def _init_from(learner: Learner, run: Path) -> None:
         raise ValueError(f"--init-from {run}: it is of another algorithm, or has other networks ({error})") from error
 
 
-def worker_configs(options: Options[Any], lives: list[int], server: Server, directory: Path) -> list[WorkerConfig]:
-    """One for each lane, which had so many lives before."""
-    return [
-        WorkerConfig(
-            name=worker_name(lane),
-            env=options.env_config,
-            seed=options.seed,
-            control=server.address,
-            lane=lane,
-            epoch=epoch,
-            logs=str(directory / "logs"),
-        )
-        for lane, epoch in enumerate(lives)
-    ]
+def worker_config(options: Options[Any], lane: int, epoch: int, server: Server, directory: Path) -> WorkerConfig:
+    """What the worker of this lane is told at birth."""
+    return WorkerConfig(
+        name=worker_name(lane),
+        env=options.env_config,
+        seed=options.seed,
+        control=server.address,
+        lane=lane,
+        epoch=epoch,
+        logs=str(directory / "logs"),
+    )
 
 
 def evaluator_config(options: Options[Any], parts: Parts, server: Server, directory: Path) -> EvaluatorConfig:
@@ -126,5 +129,5 @@ def evaluator_config(options: Options[Any], parts: Parts, server: Server, direct
         control=server.address,
         weights=parts.eval_weights.address,
         policy=parts.learner.algorithm.policy_spec,
-        where=Place(options.workers, options.seed, str(directory / "logs")),
+        where=Place(options.workers + _spare(options), options.seed, str(directory / "logs")),
     )

@@ -33,19 +33,21 @@ from core.evaluations import Evaluations
 from core.job import Job, Schedule
 from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
-from core.ring import Word
+from core.roster import Roster
 from core.supervisor import Supervisor
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
 from envproc import check_player, make_env
 from envproc.env import EnvFailed
+from envproc.worker import WorkerConfig
 from scripts import resume
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
 from scripts.options import Options, num_cores, parse
-from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_configs
+from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_config
 from scripts.run_directory import RunDirectory, name_of
+from scripts.settings import Settings
 
 DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
 
@@ -86,30 +88,37 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             parts = None if spec is None else build(name, options, spec, opened)
             if not resumed:
                 run = opened.enter_context(RunDirectory(path, force=options.force))
-        config = {"algorithm": name, **_jsonable(options), "run": path.name}
         server = opened.enter_context(Server())
+
+        def config() -> dict[str, Any]:
+            return {"algorithm": name, **_jsonable(settings.options), "run": path.name}
+
+        def config_of(lane: int, epoch: int) -> WorkerConfig:
+            return worker_config(settings.options, lane, epoch, server, path)
+
+        settings = Settings(options, lambda: run.settle(config()))
         supervisor = opened.enter_context(Supervisor(path / "logs"))
         single = options.mode == "single"
-        crew: Crew = InThisProcess(interrupts.asked) if single else Processes(supervisor, server)
+        crew: Crew = InThisProcess(interrupts.asked, config_of) if single else Processes(supervisor, server, config_of)
         # what starts in this process would not let go before it is up
         launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)
         watch = Watch(server, supervisor)
-        lives, heard, before_s = [0] * options.workers, list[Report](), 0.0
+        heard, before_s = list[Report](), 0.0
         try:
             with _refusals_are_usage_errors():
                 if parts is None:
                     with launching():
-                        crew.start_workers(worker_configs(options, lives, server, path))
+                        for lane in range(options.workers):
+                            crew.hire(lane, epoch=0)
                     spec, heard = watch.await_spec(crew.turn, interrupts.asked)
                     parts = build(name, options, spec, opened)
                 evaluations, snapshots = keep_records(parts, options, server, path)
                 if resumed:
                     before_s = snapshots.restore(found)
-                    lives = parts.ring.load(Word.LIVES).tolist()
                     _refuse_if_over(parts.learner, evaluations, options)
         except (EnvFailed, WorkerLost) as lost:
-            run.settle(config)
+            run.settle(config())
             print(f"error: {lost}\nrun: {path}", file=sys.stderr)
             return DEGRADED
         except (UsageError, Interrupted) as refused:
@@ -119,27 +128,30 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 raise
             print("interrupted before the environment was up", file=sys.stderr)
             return INTERRUPTED
-        run.settle(config)
+        run.settle(config())
         run.listens(server.address)
         fit_process()
 
         metrics = opened.enter_context(Metrics(path, Terminal(), before_s))
-        metrics.write("config", **config, cores=cores, python=platform.python_version())
+        metrics.write("config", **config(), cores=cores, python=platform.python_version())
         learner = parts.learner
         if resumed:
             metrics.write("resumed", agent_steps=learner.agent_steps, updates=learner.updates, rejected=rejected)
         lock_stepped = options.mode != "async"
         schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
-        begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec)
+        begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec, options.workers)
+        roster = Roster(parts.ring, server, crew, parts.spec, begin)
         job = Job(
-            learner, server, watch, metrics, parts.spec, begin, evaluations, snapshots, schedule, crew.turn,
-            interrupts.asked,
+            learner, server, watch, metrics, parts.spec, roster, settings.change, evaluations, snapshots, schedule,
+            crew.turn, interrupts.asked,
         )  # fmt: skip
         trouble = ""
         try:
             with launching():
-                if not heard:  # else they are at work
-                    crew.start_workers(worker_configs(options, lives, server, path))
+                if heard:  # they were started to find out what the environment is
+                    roster.expect()
+                else:
+                    roster.start()
                 if evaluations.wanted:
                     crew.start_evaluator(evaluator_config(options, parts, server, path))
             job.note(heard)

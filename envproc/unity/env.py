@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from core.types import Action, FloatArray, IntArray, Obs
-from envproc.env import CannotReset, Ended, Place, Step
+from envproc.env import CannotReset, CannotSet, Ended, Place, Step
 from envproc.unity.columns import Columns
 from envproc.unity.fields import Fields, bare_name
 from envproc.unity.launch import Player, PlayerHangs, PlayerRefused, find_player
@@ -27,6 +29,7 @@ from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod
 
 EDITOR = "editor"
 _EDITOR_PORT = 5004
+_LARGEST = 3.4e38  # about a float32's
 _MOST_EXCHANGES = 100
 """of one step, while nobody of the behaviour asks for an action; then whoever steps gets a word in"""
 
@@ -37,7 +40,15 @@ class UnityEnv:
     Each sensor is an observation field by its name. Actions lie in [-1, 1], as ML-Agents has them.
     """
 
-    def __init__(self, where: str, areas: int, behavior: str, options: UnityOptions, place: Place) -> None:
+    def __init__(
+        self,
+        where: str,
+        areas: int,
+        behavior: str,
+        options: UnityOptions,
+        place: Place,
+        parameters: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Start the player at the path `where`, or wait for the Editor, and reset it.
 
         `areas` is for scenes with a TrainingAreaReplicator. The player takes its seed at launch, from `place`. Raises
@@ -47,8 +58,8 @@ class UnityEnv:
         self._resets, self._stats = ResetChannel(), StatsSideChannel()
         # ML-Agents' own defaults for training
         self._engine.set_configuration_parameters(84, 84, 5, options.time_scale, -1, 60)
-        for key, value in options.parameters().items():
-            self._parameters.set_float_parameter(key, value)
+        for name, value in parameters.items():
+            self.set_parameter(name, value)
         self._others = Others(options.policies())
         program = None if where == EDITOR else find_player(where)
         with contextlib.ExitStack() as opened:
@@ -135,6 +146,16 @@ class UnityEnv:
             )
         if ids:
             self._resets.reset(ids)
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """The scene reads it, or not: it does not say. It is told at the next exchange."""
+        if not (name and name.isascii() and abs(value) <= _LARGEST):
+            raise CannotSet(f"env.{name} = {value:g}: Unity's parameters have names in ASCII and float32 values")
+        self._parameters.set_float_parameter(name, value)
+
+    def set_time_scale(self, value: float) -> None:
+        """From the next exchange on."""
+        self._engine.set_configuration_parameters(time_scale=value)
 
     def stats(self) -> dict[str, float]:
         """What the scene recorded with StatsRecorder since the last call, each name aggregated as the scene asked."""

@@ -5,21 +5,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from core.types import require
-
-_LARGEST = 3.4e38  # about a float32's
+from core.types import changeable, require
 
 
 @dataclass(frozen=True)
 class UnityOptions:
     """Of every player of the run."""
 
-    time_scale: float = 20.0
+    time_scale: float = changeable(20.0)
     """how much faster than real time the player is asked to run"""
     no_graphics: bool = False
     """start players without a display (-nographics -batchmode)"""
-    params: tuple[str, ...] = ()
-    """environment parameters that the scene reads, each as key=value"""
     others: tuple[str, ...] = ()
     """for which of the scene's other behaviours a trained policy acts, each as NAME=RUN_DIRECTORY"""
     args: str = ""
@@ -44,7 +40,6 @@ class UnityOptions:
             value = getattr(self, name)
             require(f"--unity.{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
         self.arguments()
-        self.parameters()
         self.policies()
 
     def arguments(self) -> list[str]:
@@ -62,17 +57,4 @@ class UnityOptions:
             require(
                 "--unity.others", each, bool(name and found[name]), "NAME=RUN_DIRECTORY, as in Chaser=runs/chaser-1"
             )
-        return found
-
-    def parameters(self) -> dict[str, float]:
-        """`params` by name. Raises ValueError for one that is not key=number, as ASCII and float32: so they travel."""
-        found = {}
-        for each in self.params:
-            key, is_pair, value = each.partition("=")
-            try:
-                found[key] = float(value)
-            except ValueError:
-                is_pair = ""
-            if not (key and key.isascii() and is_pair and abs(found[key]) <= _LARGEST):
-                raise ValueError(f"--unity.params {each}; it must be key=value with a number, as in gravity=4")
         return found

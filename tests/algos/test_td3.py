@@ -185,7 +185,7 @@ def test_discrete_actions_are_refused_by_name() -> None:
         ({"tau": 0.0}, "--algo.tau 0.0"),
         ({"actor_lr": 1.0}, "--algo.actor-lr 1.0"),
         ({"critic_lr": 0.0}, "--algo.critic-lr 0.0"),
-        ({"sigma": -0.1}, "sigma -0.1"),
+        ({"sigma": -0.1}, "--algo.sigma -0.1"),
         ({"target_sigma": -0.1}, "--algo.target-sigma -0.1"),
         ({"target_clip": 2.5}, "--algo.target-clip 2.5"),
         ({"policy_delay": 0}, "--algo.policy-delay 0"),

@@ -99,10 +99,12 @@ def test_the_normalizer_knows_mean_and_deviation_of_all_that_it_was_shown(sizes:
     assert (far == 5).all()
 
 
-def policy(noise: Noise, num_agents: int, low: float = -1.0, high: float = 1.0, says: float = 0.0) -> Policy:
+def policy(
+    noise: Noise, num_agents: int, low: float = -1.0, high: float = 1.0, says: float = 0.0, sigma: float = 0.1
+) -> Policy:
     """Of two actions, each the tanh of `says` whatever it sees."""
-    net = NetSpec({"x": (1,)}, (), 2, normalize=False)
-    parameters = np.array([0, 0, says, says], np.float32)
+    net = NetSpec({"x": (1,)}, (), 2, normalize=False, extras={"sigma": 1})
+    parameters = np.array([0, 0, says, says, sigma], np.float32)
     return Policy(PolicySpec(net, "tanh", noise), ActionSpec((low,) * 2, (high,) * 2), num_agents, parameters, seed=3)
 
 
@@ -131,7 +133,7 @@ def test_a_step_in_which_nobody_decides_asks_for_no_action() -> None:
 
 
 def test_gaussian_noise_has_the_deviation_asked_for_and_no_memory() -> None:
-    acting = policy(Noise("gaussian", sigma=0.2), 5, says=0.3)
+    acting = policy(Noise("gaussian"), 5, sigma=0.2, says=0.3)
     drawn = np.stack([explore(acting, [0, 1, 2, 3, 4]) for _ in range(4000)]) - np.tanh(0.3)
     assert drawn.mean() == pytest.approx(0, abs=0.005)
     assert drawn.std(axis=0) == pytest.approx(np.full((5, 2), 0.2), rel=0.05)
@@ -141,8 +143,8 @@ def test_gaussian_noise_has_the_deviation_asked_for_and_no_memory() -> None:
 
 
 def test_ornstein_uhlenbeck_noise_follows_its_recursion_for_each_agent() -> None:
-    noise = Noise("ornstein-uhlenbeck", sigma=0.05, theta=0.15)
-    acting, twin = policy(noise, 4), np.random.Generator(np.random.SFC64(3))
+    noise = Noise("ornstein-uhlenbeck", theta=0.15)
+    acting, twin = policy(noise, 4, sigma=0.05), np.random.Generator(np.random.SFC64(3))
     x = np.zeros((4, 2))
     for agents in ([0, 1, 2, 3], [2], [3, 0], [1, 2, 3], [0, 1, 2, 3]) * 20:
         x[agents] += -0.15 * x[agents] + 0.05 * twin.standard_normal((len(agents), 2), np.float32)
@@ -150,15 +152,15 @@ def test_ornstein_uhlenbeck_noise_follows_its_recursion_for_each_agent() -> None
 
 
 def test_ornstein_uhlenbeck_noise_has_its_stationary_deviation_and_correlation() -> None:
-    acting = policy(Noise("ornstein-uhlenbeck", sigma=0.05, theta=0.15), 50)
+    acting = policy(Noise("ornstein-uhlenbeck", theta=0.15), 50, sigma=0.05)
     drawn = np.stack([explore(acting, list(range(50))) for _ in range(2000)])[200:]
     assert drawn.std() == pytest.approx(0.05 / np.sqrt(1 - 0.85**2), rel=0.05)
     assert (drawn[1:] * drawn[:-1]).mean() / drawn.var() == pytest.approx(0.85, abs=0.02)
 
 
 def test_an_agents_end_restarts_its_noise_and_nobody_elses() -> None:
-    noise = Noise("ornstein-uhlenbeck", sigma=0.02, theta=0.0)
-    one, other = policy(noise, 4), policy(noise, 4)
+    noise = Noise("ornstein-uhlenbeck", theta=0.0)
+    one, other = policy(noise, 4, sigma=0.02), policy(noise, 4, sigma=0.02)
     for _ in range(50):
         before = explore(one, [0, 1, 2, 3])
         explore(other, [0, 1, 2, 3])
@@ -169,15 +171,18 @@ def test_an_agents_end_restarts_its_noise_and_nobody_elses() -> None:
     np.testing.assert_allclose(untouched[[1, 3]] - restarted[[1, 3]], before[[1, 3]], atol=1e-5)
 
 
-def test_the_deviation_can_be_set_from_the_next_decision_on() -> None:
-    acting = policy(Noise("gaussian", sigma=0.2), 3, says=0.5)
-    acting.set_sigma(0.0)
+def test_the_deviation_is_published_with_the_weights_and_holds_from_the_next_decision_on() -> None:
+    net = NetSpec({"x": (1,)}, (), 2, normalize=False, extras={"sigma": 1})
+    parameters = np.array([0, 0, 0.5, 0.5, 0.2], np.float32)
+    acting = Policy(PolicySpec(net, "tanh"), ActionSpec((-1.0,) * 2, (1.0,) * 2), 3, parameters, seed=3)
+    assert (explore(acting, [0, 1, 2]) != np.tanh(np.float32(0.5))).all()
+    parameters[-1] = 0.0
     assert (explore(acting, [0, 1, 2]) == np.tanh(np.float32(0.5))).all()
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "ornstein-uhlenbeck"])
 def test_whatever_the_noise_actions_stay_within_their_bounds(kind: Literal["gaussian", "ornstein-uhlenbeck"]) -> None:
-    acting = policy(Noise(kind, sigma=2.0), 100, low=-3.0, high=5.0)
+    acting = policy(Noise(kind), 100, sigma=2.0, low=-3.0, high=5.0)
     action = explore(acting, list(range(100)))
     assert action.min() == -1 and action.max() == 1
     assert (acting.to_env(said(action)).continuous >= -3).all() and (acting.to_env(said(action)).continuous <= 5).all()

@@ -277,7 +277,7 @@ def test_nothing_is_sampled_from_an_empty_ring_and_no_update_is_due(how: Priorit
         with pytest.raises(ValueError, match="the ring is empty"):
             sampler.sample()
         ring.writer(0, 1).decided(1000)  # decisions of which no row is complete
-        assert Replay(ring, sampler, ReplayRatio(1.0, BATCH, 0, 1), CPU).next(0) is None
+        assert Replay(ring, sampler, ReplayRatio(1.0, BATCH, 0), CPU).next(0) is None
 
 
 @pytest.mark.parametrize("how", [None, HOW])
@@ -285,7 +285,7 @@ def test_the_batch_of_a_replay_on_the_cpu_is_always_the_last_sample(how: Priorit
     with two_lanes(256, 64) as ring:
         ring.writer(0, 1).decided(200)
         sampler = make_sampler(ring, BATCH, 0, how)
-        replay = Replay(ring, sampler, ReplayRatio(100.0, BATCH, 0, 1), CPU)
+        replay = Replay(ring, sampler, ReplayRatio(100.0, BATCH, 0), CPU)
         first: npt.NDArray[np.float32] | None = None
         for update in range(3):
             batch = replay.next(update)

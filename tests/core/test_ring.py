@@ -7,6 +7,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,22 @@ def test_words_reach_who_reads_them() -> None:
         assert not worker.load(Word.STOP).any()
         ring.stop()
         assert worker.load(Word.STOP).all()
+
+
+def test_spare_lanes_take_no_memory_until_they_are_added() -> None:
+    with Ring.create(spec(), Recording(), 1, 100_000, spare=7) as ring:
+        used = [os.stat(ring.address.segment).st_blocks * 512]
+        one = 100_000 * ring.layout.itemsize
+        for lane in (1, 2):
+            ring.add_lane(lane)
+            ring.add_lane(lane)  # once more changes nothing
+            used.append(os.stat(ring.address.segment).st_blocks * 512)
+        assert one <= used[0] < 1.1 * one
+        assert [after - before for before, after in pairwise(used)] == pytest.approx([one, one], rel=0.01)
+
+
+def test_a_lane_for_which_there_is_no_memory_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ring.create(spec(), Recording(), 1, 100_000, spare=1) as ring:
+        monkeypatch.setattr("core.shm.free_memory", lambda: 2**20)
+        with pytest.raises(MemoryError, match=r"next lane needs 0\.0\d GiB and 0\.00 GiB are free"):
+            ring.add_lane(1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
+from core.types import Action
 from envproc import EnvConfig, make_env
 from envproc.ball3d import Ball3D
-from envproc.env import HasPictures, Place
+from envproc.env import CannotSet, HasPictures, Place, change
 from envproc.gymnasium import GymnasiumEnv
 
 OWN = """
@@ -164,3 +169,67 @@ def test_what_cannot_draw_itself_is_refused_where_pictures_are_wanted() -> None:
         make_env(EnvConfig("envproc.toys:Catch", frame_stack=2), wanted)
     with pytest.raises(ValueError, match=r"unity:nowhere is drawn by Unity, into a window of its own: .*leave --video"):
         make_env(EnvConfig("unity:nowhere"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ((), {}),
+        (("gravity=4",), {"gravity": 4.0}),
+        (("a=-1.5e3", "b c=0"), {"a": -1500.0, "b c": 0.0}),
+        (("a=1", "a=2"), {"a": 2.0}),
+        (("a= 3 ",), {"a": 3.0}),
+    ],
+)
+def test_params_are_numbers_by_name(params: tuple[str, ...], expected: dict[str, float]) -> None:
+    assert EnvConfig("3dball", params=params).parameters() == expected
+
+
+@pytest.mark.parametrize("wrong", ["gravity", "gravity=low", "gravity=", "=4", "a=1=2", "a=nan", "a=inf"])
+def test_a_parameter_that_is_no_number_by_name_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"--env-params .*; it must be key=number, as in gravity=4"):
+        make_env(EnvConfig("3dball", params=("gravity=4", wrong)))
+
+
+@pytest.mark.parametrize(
+    ("env", "param", "says"),
+    [
+        ("3dball", "mass=1", "env.mass = 1: 3DBall has gravity, from 0 to 1000"),
+        ("3dball", "gravity=-1", "env.gravity = -1: 3DBall has gravity, from 0 to 1000"),
+        ("gymnasium:CartPole-v1", "gravity=4", "env.gravity = 4: CartPole-v1 declares no parameters"),
+        ("envproc.toys:Masked", "a=1", "env.a = 1: this environment has no parameters"),
+    ],
+)
+def test_a_parameter_that_the_environment_does_not_have_is_refused_with_those_it_has(
+    env: str, param: str, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        make_env(EnvConfig(env, params=(param,)))
+
+
+def test_what_a_wrapper_of_gymnasium_declares_can_be_set() -> None:
+    class Pushed(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+            super().__init__(env)
+            self.parameters = {"push": 0.0}
+
+        def step(self, action: Any) -> Any:
+            obs, reward, *rest = self.env.step(action)
+            return obs, float(reward) + self.parameters["push"], *rest
+
+    def make(**_: Any) -> gymnasium.Env[Any, Any]:
+        return gymnasium.wrappers.TimeLimit(Pushed(gymnasium.make("CartPole-v1")), 100)
+
+    gymnasium.register("Pushed-v0", make)
+    try:
+        with contextlib.closing(make_env(EnvConfig("gymnasium:Pushed-v0", copies=2, params=("push=3",)))) as env:
+            step = env.reset(1)
+            action = Action(np.zeros((2, 0), np.float32), np.ones((2, 1), np.int64))
+            assert env.step(action).reward.tolist() == [4, 4]
+            change(env, "env.push", 0.5)
+            assert env.step(action).reward.tolist() == [1.5, 1.5]
+            assert step.agent.tolist() == [0, 1]
+            with pytest.raises(CannotSet, match="declares push"):
+                change(env, "env.pull", 1)
+    finally:
+        del gymnasium.registry["Pushed-v0"]

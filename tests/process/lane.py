@@ -103,7 +103,7 @@ class Lane:
     def deliver(self, command: Command) -> None:
         """Send it and wait until the worker has read it: what is sent after it is answered."""
         self.send(command)
-        self.ask(Set(0, "sigma", 0.1))
+        self.ask(Set(0, "env.nothing", 0.0))
 
     @property
     def answers(self) -> list[Answer]:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import zmq
 
-from core.control import Evaluate, Pause, Ready, Reset, Resume, Set, Stop
+from core.control import Evaluate, Ready, Reset, Set, Stop
 from core.ring import FOREVER
 from envproc import EnvConfig
 from envproc.evaluator import EvaluatorConfig
@@ -45,7 +45,7 @@ def test_garbage_sent_to_the_main_process_is_counted_and_changes_nothing(garbage
 def test_garbage_sent_to_a_worker_does_not_stop_it(garbage: bytes, tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane:
         lane.server.socket.send_multipart([WORKER.encode(), garbage], zmq.NOBLOCK)
-        assert lane.ask(Resume(7)).request == 7
+        assert lane.ask(Set(7, "env.bonus", 1.0)).request == 7
         lane.step(3)
         assert len(lane.answers) == 1
 
@@ -55,8 +55,8 @@ def test_a_message_that_is_too_long_never_arrives_and_the_channel_lives(tmp_path
         before = len(lane.hear())
         stranger.say(msgspec.msgpack.encode(Ready("x" * 100_000, 1, 0.0, lane.spec)))
         assert not lane.server.send(WORKER, Reset(1, list(range(40_000)))), "it would end the connection for good"
-        assert lane.ask(Pause(2)).request == 2
-        assert lane.ask(Resume(3)).request == 3
+        assert lane.ask(Set(2, "env.bonus", 1.0)).request == 2
+        assert lane.ask(Set(3, "env.bonus", 0.0)).request == 3
         lane.step(3)
         assert len(lane.hear()) == before + 2
 
@@ -74,28 +74,38 @@ def test_the_channel_opens_where_the_path_of_temporary_files_is_too_long_for_a_s
     assert not directory.exists() and list(place.iterdir()) == []
 
 
-def test_a_paused_worker_begins_no_step_until_it_resumes(tmp_path: Path) -> None:
+def test_a_worker_that_may_not_go_on_begins_no_step_until_it_may(tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane:
         lane.ring.allow(FOREVER)
         wait_until(lambda: lane.steps > 10, "steps")
-        assert lane.ask(Pause(1)).done
+        lane.ring.allow(0)
+        lane.deliver(Set(1, "env.bonus", 0.0))  # answered between two steps: the one under way is over
         steps, turns = lane.steps, lane.turns
-        wait_until(lambda: lane.turns > turns + 100, "the heart of a paused worker to beat")
+        wait_until(lambda: lane.turns > turns + 100, "the heart of a waiting worker to beat")
         assert lane.steps == steps
-        assert lane.ask(Resume(2)).done
+        lane.ring.allow(FOREVER)
         wait_until(lambda: lane.steps > steps + 10, "steps")
+
+
+def test_a_parameter_that_was_set_holds_from_the_next_step_on(tmp_path: Path) -> None:
+    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
+        lane.step(3)
+        assert lane.ask(Set(1, "env.bonus", 1000.0)).what == "env.bonus = 1000"
+        lane.step(3)
+        reward = lane.rows()["reward"]
+        assert (reward[: 3 * 8] < 1).all() and (reward[3 * 8 :] > 990).all() and len(reward) == 6 * 8
 
 
 def test_every_request_is_answered_once_and_a_wrong_one_with_the_reason(tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane:
-        assert lane.ask(Set(1, "sigma", 0.5)).done
-        for wrong in (-0.1, float("nan"), float("inf"), 1e39):  # the last is no number any more in float32
-            answer = lane.ask(Set(2, "sigma", wrong))
-            assert not answer.done and str(wrong) in answer.what
+        assert lane.ask(Set(1, "env.bonus", 0.5)).done
+        for key, says in (("env.bonus", "at least 0"), ("env.malus", "has bonus"), ("unity.time_scale", "no Unity")):
+            answer = lane.ask(Set(2, key, -1.0))
+            assert not answer.done and key in answer.what and says in answer.what
         assert not lane.ask(Evaluate(3, 24, 1)).done
         lane.step(10)
-        assert lane.ask(Resume(4)).done
-        assert [answer.request for answer in lane.answers] == [1, 2, 2, 2, 2, 3, 4]
+        assert lane.ask(Set(4, "env.bonus", 0.0)).done
+        assert [answer.request for answer in lane.answers] == [1, 2, 2, 2, 3, 4]
 
 
 def test_an_evaluator_that_is_told_to_stop_while_it_starts_is_not_waited_for_as_if_it_hung(tmp_path: Path) -> None:
@@ -110,13 +120,11 @@ def test_an_evaluator_that_is_told_to_stop_while_it_starts_is_not_waited_for_as_
         assert time.monotonic() - begun < 15
 
 
-@pytest.mark.parametrize("paused", [False, True], ids=["at work", "paused"])
+@pytest.mark.parametrize("waiting", [False, True], ids=["at work", "waiting"])
 @pytest.mark.parametrize("how", ["message", "word"])
-def test_a_worker_that_is_told_to_stop_ends_with_exit_code_0(how: str, paused: bool, tmp_path: Path) -> None:
+def test_a_worker_that_is_told_to_stop_ends_with_exit_code_0(how: str, waiting: bool, tmp_path: Path) -> None:
     with Lane(f"{TOYS}:Counting", tmp_path) as lane:
-        if paused:
-            assert lane.ask(Pause(1)).done
-        else:
+        if not waiting:
             lane.ring.allow(FOREVER)
         if how == "message":
             lane.send(Stop())

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
 
 from core.control import Order, Reply, Report, Server
+from core.types import IntArray
 from scripts import ctl
 from tests.process.runs import Run, Start, wait_until
 
@@ -46,6 +48,11 @@ def status(tell: Tell) -> dict[str, Any]:
     assert code == 0
     figures: dict[str, Any] = json.loads(told)
     return figures
+
+
+def steps_of(tell: Tell) -> IntArray:
+    """(workers,)"""
+    return np.array([each["steps"] for each in status(tell)["workers"]])
 
 
 def test_it_says_how_it_goes(job: Run, tell: Tell) -> None:
@@ -87,7 +94,19 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(job: Run, tell: Tell) -> N
         (["resume"], "it is not paused"),
         (["reset", "1"], "give numbers, reset WORKER AGENT"),
         (["reset", "one", "7"], "give numbers, reset WORKER AGENT"),
-        (["reset", "2", "7"], "there is no worker 2; there are 0 to 1"),
+        (["reset", "2", "7"], "there is no worker 2 at work; there is worker-0, worker-1"),
+        (["set", "algo.actor_lr"], "set takes a key and a value, as in: set algo.actor_lr 1e-4"),
+        (["set", "algo.actor_rl", "1"], "did you mean algo.actor_lr?"),
+        (["set", "algo.hidden", "1"], "algo.hidden cannot be set while the run goes on"),
+        (["set", "algo.actor_lr", "fast"], "algo.actor_lr fast: it must be a float"),
+        (["set", "algo.actor_lr", "2"], "--algo.actor-lr 2.0; it must be above 0, below 1"),
+        (["set", "unity.time_scale", "5"], "unity.time_scale cannot be set"),
+        (["set", "env.mass", "5"], "3DBall has gravity"),
+        (["set", "env.gravity", "low"], "it must be key=number"),
+        (["set", "fly", "1"], "there is: algo."),
+        (["workers", "3"], "as in workers +2 or workers -1"),
+        (["workers", "-2"], "there are 2, and one must stay"),
+        (["workers", "+7"], "room for 4 more beside the 2"),
         (["reset", "1", "12"], "no agent [12]; there are agents 0 to 11"),
     ],
 )
@@ -111,6 +130,45 @@ def test_everybody_is_answered_who_asks_at_the_same_time(job: Run) -> None:
     for each in asking:
         each.join(30)
     assert len(replies) == 8 and all(reply is not None and reply.done for reply in replies)
+
+
+def test_an_option_of_the_algorithm_is_set_in_the_middle_of_the_run(job: Run, tell: Tell) -> None:
+    assert tell("set", "algo.actor_lr", "5e-4") == (0, "algo.actor_lr = 0.0005\n")
+    assert tell("set", "algo.replay_ratio", 16)[0] == 0
+    config = json.loads((job.directory / "config.json").read_text())
+    assert (config["algo"]["actor_lr"], config["algo"]["replay_ratio"]) == (5e-4, 16)
+    before = status(tell)
+    wait_until(lambda: status(tell)["updates"] > before["updates"] + 200, "updates at the new ratio")
+    figures = status(tell)
+    assert figures["replay_ratio"] == 16 and figures["replay_ratio_held"] == pytest.approx(16, rel=0.2)
+    assert tell("set", "algo.replay_ratio", 32)[0] == 0
+
+
+def test_a_parameter_of_the_environment_reaches_every_worker(job: Run, tell: Tell) -> None:
+    assert tell("set", "env.gravity", 4) == (0, "env.gravity = 4\n")
+    assert json.loads((job.directory / "config.json").read_text())["env_params"] == ["gravity=4"]
+    wait_until(
+        lambda: any(each["event"] == "obeyed" and each["worker"] == "evaluator" for each in job.records("worker")),
+        "the evaluator to obey",
+    )
+
+
+def test_workers_come_and_go_and_nobody_else_pauses(job: Run, tell: Tell) -> None:
+    assert tell("workers", "+2") == (0, "worker-2, worker-3 start\n")
+    wait_until(lambda: [each["at_work"] for each in status(tell)["workers"]] == [True] * 4, "four at work")
+    before = steps_of(tell)
+    wait_until(lambda: bool((steps_of(tell) > before + 10).all()), "steps of all")
+    assert tell("reset", 3, 7) == (0, "agents [7]: reset\n")
+    assert tell("workers", "-2") == (0, "worker-2, worker-3 leave\n")
+    assert [each["at_work"] for each in status(tell)["workers"]] == [True, True, False, False]
+    wait_until(lambda: len(job.children("envproc.worker")) == 2, "two processes to end")
+    decisions = status(tell)["workers"][2]["decisions"]
+    # and again, on the same lanes, in their next lives; nothing of what was written is lost
+    assert tell("workers", "+1") == (0, "worker-2 start\n")
+    wait_until(lambda: status(tell)["workers"][2]["decisions"] > decisions, "steps of the new one")
+    assert status(tell)["workers"][2]["epoch"] == 1
+    assert tell("workers", "-1")[0] == 0
+    assert job.process.poll() is None
 
 
 def test_it_stops_in_order_and_nobody_can_be_told_any_more(job: Run, tell: Tell) -> None:

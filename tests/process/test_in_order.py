@@ -35,6 +35,8 @@ Place = tuple[int, int]
 class Bookkeeper:
     """An algorithm that learns nothing and writes down which rows it was given. Its policy's mean is -1 + updates/8."""
 
+    config: Any = None
+
     def __init__(self, spec: EnvSpec, pause_s: float) -> None:
         self.recording = Recording(GAMMA, ordered=True)
         self.policy_spec = PolicySpec(

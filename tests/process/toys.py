@@ -18,7 +18,7 @@ import numpy as np
 
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
 from envproc.ball3d import Ball3D
-from envproc.env import CannotReset, Ended, Step
+from envproc.env import CannotReset, CannotSet, Ended, Step
 
 AGENTS = 8  # to a copy
 TROUBLE = "the toy broke, as it was built to"
@@ -34,7 +34,8 @@ def name() -> str:
 class Counting:
     """Observations say whose they are: (agent, episode, step). Agent i's episodes last 7 + i % 5 decisions.
 
-    Even agents terminate, odd ones are truncated. The action earns: reward 0.1 - its absolute value.
+    Even agents terminate, odd ones are truncated. The action earns: reward 0.1 - its absolute value, and the parameter
+    `bonus`, 0 at first.
     """
 
     def __init__(self, copies: int) -> None:
@@ -46,6 +47,7 @@ class Counting:
         self._asked = np.zeros(num, np.bool_)
         self._length = 7 + self._agents % 5
         self.steps = 0
+        self.bonus = 0.0
         self.in_worker = name().startswith("worker")
 
     def reset(self, seed: int) -> Step:
@@ -53,10 +55,15 @@ class Counting:
         self._asked[:] = False
         return self._make(self._agents[:0], np.zeros(len(self._agents), np.float32))
 
+    def set_parameter(self, name: str, value: float) -> None:
+        if name != "bonus" or value < 0:
+            raise CannotSet(f"env.{name} = {value:g}: Counting has bonus, at least 0")
+        self.bonus = value
+
     def step(self, action: Action) -> Step:
         self.steps += 1
         self._step += 1
-        reward = (0.1 - np.abs(action.continuous[:, 0])).astype(np.float32)
+        reward = (0.1 + self.bonus - np.abs(action.continuous[:, 0])).astype(np.float32)
         return self._make(np.flatnonzero(self._asked | (self._step >= self._length)), reward)
 
     def reset_agents(self, agents: IntArray) -> None:

@@ -53,8 +53,8 @@ def test_the_algorithms_fit_the_actions(action: ActionSpec, first: list[str]) ->
         (facts(obs=FieldSpec((1, 20, 20), "uint8"), frame_stack=6), ["--frame-stack", "6", "--algo.conv", "simple"]),
         (facts(length=1000.0), ["--eval-episodes", "24", "--eval-every", "20000"]),
         (
-            facts(env="unity:a b", behavior="B", unity=UnityOptions(args="--x 1", params=("a=1", "b=2"))),
-            ["--env", "unity:a b", "--behavior", "B", "--unity.params", "a=1", "b=2", "--unity.args=--x 1"],
+            facts(env="unity:a b", behavior="B", env_params=("a=1", "b=2"), unity=UnityOptions(args="--x 1")),
+            ["--env", "unity:a b", "--behavior", "B", "--env-params", "a=1", "b=2", "--unity.args=--x 1"],
         ),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from scripts.config_file import fill_in, read
 from scripts.options import Options, parse
 
 WITHOUT_DEFAULTS = (
-    "--env", "unity:a b/c", "--unity.args", "--flag \"q\\uote\" ä😀\x7f", "--unity.params", "a=1", "b=2",
+    "--env", "unity:a b/c", "--unity.args", "--flag \"q\\uote\" ä😀\x7f", "--env-params", "a=1", "b=2",
     "--until-return", "1e-05", "--algo.hidden", "7", "8", "--algo.prioritized", "--runs-dir", "else/where",
 )  # fmt: skip
 
@@ -65,13 +65,11 @@ def test_options_that_cannot_be_meant_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "mine.toml", 'steps = 5\nseed = 7\n[algo]\ntau = 0.5\nhidden = [1]\n[unity]\nparams = ["a=1"]'
-    )
+    file = write(tmp_path / "mine.toml", 'steps = 5\nseed = 7\nenv_params = ["a=1"]\n[algo]\ntau = 0.5\nhidden = [1]')
     _, options = parse(["ddpg", "--steps", "6", "--config", file, "--algo.hidden", "2", "3"])
     assert (options.steps, options.seed, options.workers) == (6, 7, 0)
     assert (options.algo.tau, options.algo.hidden, options.algo.batch_size) == (0.5, (2, 3), 128)
-    assert options.unity.params == ("a=1",)
+    assert options.env_params == ("a=1",)
 
 
 def test_options_that_go_together_may_come_from_both(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_what_is_about_the_run_is_taken(tmp_path: Path, capsys: pytest.CaptureFi
     unity = found.unity
     assert (unity.base_port, unity.launch_s, unity.answer_s, unity.time_scale) == (6000, 90, 90, 5)
     assert unity.no_graphics and unity.arguments() == ["--level", "two words"]
-    assert unity.parameters() == {"gravity": 4, "scale": 0.5}
+    assert found.env_config.parameters() == {"gravity": 4, "scale": 0.5}
     assert found.device == "cuda"
     assert capsys.readouterr().err == ""
 
@@ -135,7 +135,7 @@ def test_what_is_not_taken_over_is_told_once_with_the_reason(
         engine_settings={"width": 1000},
         environment_parameters=parameters,
     )
-    assert found.unity.params == ("gravity=9.81",)
+    assert found.env_params == ("gravity=9.81",)
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("note: ") and "scene.yaml: not taken over: " in line for line in lines)
     told = [line.partition("not taken over: ")[2] for line in lines]

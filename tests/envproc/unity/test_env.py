@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,8 @@ from core.acting import PolicySpec
 from core.checkpoint import SavedPolicy, save
 from core.net import Net, NetSpec, num_parameters
 from core.types import ACTION_MASK, Action, ActionSpec
-from envproc.env import CannotReset, HasStats, Place, Step
+from envproc import EnvConfig, make_env
+from envproc.env import CannotReset, HasStats, Place, Step, change
 from envproc.unity.columns import TooManyAgents
 from envproc.unity.env import UnityEnv
 from envproc.unity.launch import PlayerRefused
@@ -252,12 +254,32 @@ def test_a_saved_policy_acts_for_another_behaviour_of_the_scene(tmp_path: Path) 
 
 
 def test_environment_parameters_reach_the_scene() -> None:
-    """Without gravity the balls stay where they were dropped."""
-    for params, falls in ((("gravity=0",), False), ((), True)):
-        with closing(play("3DBall", params=params)) as env:
-            first = env.reset(0).obs["VectorSensor_size8"].copy()
-            step = env.step(Action(np.zeros((12, 2), np.float32), np.zeros((12, 0), np.int64)))
-            assert bool((step.obs["VectorSensor_size8"][:, 3] < first[:, 3] - 0.01).all()) == falls
+    """Without gravity the balls stay where they were dropped, until there is some again."""
+    config = EnvConfig(f"unity:{PLAYERS}/3DBall", params=("gravity=0",))
+    with closing(make_env(config)) as env:
+        height = env.reset(0).obs["VectorSensor_size8"][:, 3].copy()
+        nothing = Action(np.zeros((12, 2), np.float32), np.zeros((12, 0), np.int64))
+        assert (env.step(nothing).obs["VectorSensor_size8"][:, 3] > height - 0.01).all()
+        change(env, "env.gravity", 9.81)
+        assert (env.step(nothing).obs["VectorSensor_size8"][:, 3] < height - 0.01).all()
+
+
+@pytest.mark.parametrize("param", ["a=1e39", "größe=1"])
+def test_a_parameter_that_cannot_travel_is_refused(param: str) -> None:
+    """On the wire it is a float32, and the key is ASCII."""
+    with pytest.raises(ValueError, match=r"names in ASCII and float32 values"):
+        make_env(EnvConfig(f"unity:{PLAYERS}/3DBall", params=(param,)))
+
+
+def test_the_time_scale_is_told_at_the_next_exchange() -> None:
+    with closing(play("3DBall")) as env:
+        env.reset(0)
+        assert not env._engine.message_queue
+        change(env, "unity.time_scale", 5.0)
+        (message,) = env._engine.message_queue
+        assert struct.unpack("<if", message) == (2, 5.0)  # the kind that is a time scale, in ML-Agents' order of kinds
+        env.step(Action(np.zeros((12, 2), np.float32), np.zeros((12, 0), np.int64)))
+        assert not env._engine.message_queue
 
 
 def test_what_the_scene_records_is_aggregated_as_it_asks(ball: UnityEnv) -> None:

@@ -12,20 +12,6 @@ from envproc.unity.options import UnityOptions
 
 
 @pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        ((), {}),
-        (("gravity=4",), {"gravity": 4.0}),
-        (("a=-1.5e3", "b c=0"), {"a": -1500.0, "b c": 0.0}),
-        (("a=1", "a=2"), {"a": 2.0}),
-        (("a= 3 ",), {"a": 3.0}),
-    ],
-)
-def test_params_are_numbers_by_name(params: tuple[str, ...], expected: dict[str, float]) -> None:
-    assert UnityOptions(params=params).parameters() == expected
-
-
-@pytest.mark.parametrize(
     ("args", "expected"),
     [
         ("", []),
@@ -53,16 +39,6 @@ def test_args_are_split_as_a_shell_does_without_being_one(args: str, expected: l
         ({"launch_s": float("nan")}, "--unity.launch-s nan"),
         ({"answer_s": -3}, "--unity.answer-s -3"),
         ({"args": "--say 'two"}, '--unity.args "--say \'two": No closing quotation'),
-        ({"params": ("gravity",)}, "--unity.params gravity; it must be key=value with a number, as in gravity=4"),
-        ({"params": ("a=1", "gravity=low")}, "--unity.params gravity=low"),
-        ({"params": ("gravity=",)}, "--unity.params gravity="),
-        ({"params": ("=4",)}, "--unity.params =4"),
-        ({"params": ("a=1=2",)}, "--unity.params a=1=2"),
-        ({"params": ("a=nan",)}, "--unity.params a=nan"),
-        ({"params": ("a=inf",)}, "--unity.params a=inf"),
-        ({"params": ("a=-1e39",)}, "--unity.params a=-1e39"),
-        ({"params": ("a=1e39",)}, "--unity.params a=1e39"),  # on the wire it is a float32
-        ({"params": ("größe=1",)}, "--unity.params größe=1"),  # and the key is ASCII
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_at_construction(options: dict[str, Any], said: str) -> None:
@@ -79,7 +55,6 @@ def test_what_cannot_be_is_refused_in_one_line_at_construction(options: dict[str
         {"base_port": 64_999},
         {"launch_s": 0.1, "answer_s": 9e5},
         {"max_agents": 1},
-        {"params": ("a=3.4e38", "b=-3.4e38")},
     ],
 )
 def test_the_ends_of_what_can_be_are_accepted(options: dict[str, Any]) -> None:

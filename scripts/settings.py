@@ -1,0 +1,63 @@
+"""What of a running job can be changed (`python -m scripts.ctl set KEY VALUE`), and what it is by now."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_type_hints
+
+import msgspec
+
+from core.steering import Change
+from core.types import changeable_fields
+from scripts.options import Options
+
+
+class Settings:
+    """The options of a run as they are now."""
+
+    def __init__(self, options: Options[Any], changed: Callable[[], None]) -> None:
+        """`changed` is called after each change."""
+        self.options = options
+        self._changed = changed
+
+    def change(self, key: str, text: str) -> Change:
+        """What it would be to set `key` to what `text` says; nothing is changed yet.
+
+        Raises ValueError if there is no such key, it is fixed for the whole run, or the value cannot be meant.
+        """
+        group, _, name = key.partition(".")
+        if group == "env" and name:
+            return self._parameter(name, text)
+        if key not in self._keys():
+            close = difflib.get_close_matches(key, self._keys(), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(self._keys())}, env.NAME"
+            raise ValueError(f"{key} cannot be set while the run goes on; {hint}")
+        before = getattr(self.options, group)
+        kind = get_type_hints(type(before))[name]
+        try:
+            value = msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{key} {text}: it must be a {kind.__name__}") from error
+        after = replace(before, **{name: value})
+        keep = self._keeper(replace(self.options, **{group: after}))
+        return Change(value, after if group == "algo" else None, keep)
+
+    def _parameter(self, name: str, text: str) -> Change:
+        options = self.options
+        others = [each for each in options.env_params if each.partition("=")[0] != name]
+        after = replace(options, env_params=(*others, f"{name}={text}"))
+        value = after.env_config.parameters()[name]
+        return Change(value, None, self._keeper(after))
+
+    def _keys(self) -> list[str]:
+        groups = ("algo", "unity") if self.options.env.startswith("unity:") else ("algo",)
+        return [f"{group}.{name}" for group in groups for name in changeable_fields(getattr(self.options, group))]
+
+    def _keeper(self, options: Options[Any]) -> Callable[[], None]:
+        def keep() -> None:
+            self.options = options
+            self._changed()
+
+        return keep
