@@ -24,6 +24,7 @@ from core.snapshots import Snapshots
 from core.steering import Change, Steering
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
+from core.weights import Published
 
 _ATTEND_EVERY_S = 0.005
 _PROGRESS_EVERY_S = 0.5
@@ -78,7 +79,11 @@ class Job:
         self._schedule = schedule
         self._turn = turn
         self._interrupted = interrupted
-        self._steering = Steering(server, learner, metrics, roster, change, self.checkpoint, schedule.waits)
+
+        def published() -> Published:
+            return Published(learner.weights.address, snapshots.policy)
+
+        self._steering = Steering(server, learner, metrics, roster, change, self.checkpoint, schedule.waits, published)
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
         self._returns: list[float] = []  # of the episodes since the last progress record

@@ -91,7 +91,8 @@ class Learner:
         """of the last update; still tensors, for reading one waits for the device"""
         self.waited_s = 0.0
         """time in which no update was due"""
-        self._weights = weights
+        self.weights = weights
+        """where the policy is published"""
         self._published_at = 0
         if algorithm.recording.ordered:  # a row without a policy that made it would be of no use
             self._publish()
@@ -157,7 +158,7 @@ class Learner:
             self._publish()
 
     def _publish(self) -> None:
-        if not self._weights.publish(self.policy(), self.updates):
+        if not self.weights.publish(self.policy(), self.updates):
             self.num_refused += 1
         self._published_at = self.updates
 

@@ -34,7 +34,9 @@ class Snapshots:
     ) -> None:
         """`every`: agent steps between two, 0: none but the last; `keep`: the newest so many stay; `breaks`: each is a
         break of a run in lock-step."""
-        self._run, self._policy = run, policy
+        self._run = run
+        self.policy = policy
+        """whose parameters change; all else about it stays"""
         self._learner, self._evaluations = learner, evaluations
         self._every, self._keep, self._breaks = every, keep, breaks
         self.took_s = 0.0
@@ -64,7 +66,7 @@ class Snapshots:
             if not (last and self._breaks):
                 ring_file.save(self._learner.ring, files)
 
-        directory = checkpoint.save(self._run, self._policy, self._evaluations.policy_to_keep(), state, add_ring)
+        directory = checkpoint.save(self._run, self.policy, self._evaluations.policy_to_keep(), state, add_ring)
         checkpoint.prune(self._run, self._keep + (last and self._breaks))
         self._schedule()
         self.took_s = time.monotonic() - begun

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
+
 from core.control import Answer, Order, Reply, Reset, Server, Set, worker_name
 from core.evaluations import EVALUATOR
 from core.learner import Learner
 from core.metrics import Metrics, finite
 from core.ring import Word
 from core.roster import Roster
+from core.weights import Published
 
 _NOT_AWAITED = 0
 """a request number whose answer nobody waits for"""
@@ -67,16 +70,17 @@ class Steering:
         change: Callable[[str, str], Change],
         snapshot: Callable[[], str],
         repeatable: bool,
+        published: Callable[[], Published],
     ) -> None:
         """`change` says what it would be to set a key, or raises ValueError; `snapshot` writes a checkpoint and says
-        which, and in a `repeatable` run there are only the scheduled ones."""
+        which, and in a `repeatable` run there are only the scheduled ones; `published`: the policy as it is now."""
         self.paused = False
         """nobody steps, nobody learns"""
         self.stopped = False
         """the run is to end in order, as if its steps were done"""
         self._server, self._learner, self._metrics = server, learner, metrics
         self._roster, self._change = roster, change
-        self._snapshot, self._repeatable = snapshot, repeatable
+        self._snapshot, self._repeatable, self._published = snapshot, repeatable, published
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._verbs: dict[str, tuple[str, Callable[[list[str], Order], str | None]]] = {
@@ -85,6 +89,7 @@ class Steering:
             "resume": ("resume", self._resume),
             "snapshot": ("snapshot", self._take_snapshot),
             "stop": ("stop", self._stop),
+            "policy": ("policy", self._policy),
             "reset": ("reset WORKER AGENT [AGENT ...]", self._reset),
             "set": ("set KEY VALUE", self._set),
             "workers": ("workers +N or workers -N", self._workers),
@@ -149,7 +154,7 @@ class Steering:
         self._pending.clear()
 
     def _answer(self, order: Order, done: bool, what: str) -> None:
-        if order.words[:1] != ["status"]:
+        if order.words[:1] not in (["status"], ["policy"]):
             learner = self._learner
             figures = {"agent_steps": learner.agent_steps, "updates": learner.updates}
             self._metrics.write("command", words=order.words, done=done, what=what, **figures)
@@ -167,6 +172,9 @@ class Steering:
         ]
         totals = {"agent_steps": learner.agent_steps, "updates": learner.updates, "paused": self.paused}
         return json.dumps(finite({**totals, **learner.feed.figures(learner.updates), "workers": lanes}))
+
+    def _policy(self, rest: list[str], order: Order) -> str:
+        return msgspec.json.encode(self._published()).decode()
 
     def _pause(self, rest: list[str], order: Order) -> str:
         if self.paused:

@@ -7,14 +7,27 @@ counts it: the next try is a step away.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from core.atomic import fence_acquire, fence_release, load_acquire, store_release
+from core.checkpoint import SavedPolicy
 from core.shm import Layout, Segment
 from core.types import FloatArray
 
 _SLOTS = 3
 _CLAIMED, _PUBLISHED = 0, 16  # words, 128 bytes apart
+
+
+@dataclass(frozen=True)
+class Published:
+    """The policy of a running job as others may follow it: the answer to the order `policy`, as JSON."""
+
+    address: str
+    """of its weights"""
+    policy: SavedPolicy
+    """all but the parameters"""
 
 
 class Weights:

@@ -96,7 +96,12 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         def config_of(lane: int, epoch: int) -> WorkerConfig:
             return worker_config(settings.options, lane, epoch, server, path)
 
-        settings = Settings(options, lambda: run.settle(config()))
+        def changed() -> None:
+            run.settle(config())
+            env = dataclasses.asdict(settings.options.env_config)
+            snapshots.policy = dataclasses.replace(snapshots.policy, env=env)
+
+        settings = Settings(options, changed)
         supervisor = opened.enter_context(Supervisor(path / "logs"))
         single = options.mode == "single"
         crew: Crew = InThisProcess(interrupts.asked, config_of) if single else Processes(supervisor, server, config_of)

@@ -16,6 +16,7 @@ import zmq
 from core.control import Order, Reply, Report, Server
 from core.types import IntArray
 from scripts import ctl
+from scripts.running import ask
 from tests.process.runs import Run, Start, wait_until
 
 Tell = Callable[..., tuple[int, str]]
@@ -124,7 +125,7 @@ def test_what_it_is_told_wrongly_is_refused_and_changes_nothing(
 def test_everybody_is_answered_who_asks_at_the_same_time(job: Run) -> None:
     address = json.loads((job.directory / "control.json").read_text())["address"]
     replies: list[Reply | None] = []
-    asking = [threading.Thread(target=lambda: replies.append(ctl.ask(address, ["status"]))) for _ in range(8)]
+    asking = [threading.Thread(target=lambda: replies.append(ask(address, ["status"]))) for _ in range(8)]
     for each in asking:
         each.start()
     for each in asking:
@@ -184,7 +185,7 @@ def test_in_lock_step_no_checkpoint_is_made_but_those_that_are_scheduled(start: 
     run = start("--mode", "sync", "--steps", 10**9, run="run")
     run.wait_for("progress")
     address = json.loads((run.directory / "control.json").read_text())["address"]
-    reply = ctl.ask(address, ["snapshot"])
+    reply = ask(address, ["snapshot"])
     assert reply is not None and not reply.done and "break" in reply.what
     assert not (run.directory / "checkpoints").exists()
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
 from envproc.ball3d import Ball3D
-from envproc.env import CannotReset, CannotSet, Ended, Step
+from envproc.env import CannotReset, CannotSet, Ended, Picture, Step
 
 AGENTS = 8  # to a copy
 TROUBLE = "the toy broke, as it was built to"
@@ -91,6 +91,17 @@ class Slow(Counting):
         if self.in_worker:
             time.sleep(0.01)
         return super().step(action)
+
+
+class Drawn(Slow):
+    """Can be looked at: red above, blue below."""
+
+    pictures_per_s = 200.0
+
+    def picture(self) -> Picture:
+        picture = np.zeros((4, 4, 3), np.uint8)
+        picture[:2, :, 0] = picture[2:, :, 2] = 255
+        return picture
 
 
 class OneSlow(Counting):

@@ -1,0 +1,57 @@
+"""A run that is going on: finding it, and asking it something."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import zmq
+
+from core.control import Order, Reply
+from scripts.command_line import UsageError
+from scripts.runs import CONTROL, find_run
+
+ANSWER_S = 15
+"""how long an answer may take"""
+
+
+class Running(NamedTuple):
+    """A run that is going on."""
+
+    name: str
+    address: str
+    """where it takes orders"""
+
+
+def find_running(run: str, runs_dir: Path) -> Running:
+    """The run that is meant; the newest that is going on, if `run` is empty. Raises UsageError if there is none."""
+    if run:
+        files = [find_run(run, runs_dir) / CONTROL]
+    else:
+        files = sorted(runs_dir.glob(f"*/{CONTROL}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files:
+        try:
+            found = json.loads(file.read_text())
+            os.kill(found["pid"], 0)  # a job that was killed has left its file
+            return Running(file.resolve().parent.name, found["address"])
+        except (OSError, ValueError, KeyError):
+            continue
+    which = run or f"in {runs_dir}"
+    raise UsageError(f"no run {which} is going on")
+
+
+def ask(address: str, words: list[str]) -> Reply | None:
+    """Send one order to the job that listens there; its answer, or None if there is none in time."""
+    context = zmq.Context()
+    try:
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, f"operator-{uuid.uuid4().hex}".encode())
+        socket.connect(address)
+        socket.send(msgspec.msgpack.encode(Order(1, words)))
+        return msgspec.msgpack.decode(socket.recv(), type=Reply) if socket.poll(ANSWER_S * 1000) else None
+    finally:
+        context.destroy(linger=0)
