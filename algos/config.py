@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, Literal
 
 from core.net import NetSpec
-from core.replay import Prioritization
+from core.prioritized import Prioritization
 from core.types import ACTION_MASK, EnvSpec, changeable, require
 
 

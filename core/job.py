@@ -1,8 +1,7 @@
 """Job: what happens between two updates of a run.
 
-Hears what the workers report, notices who died, asks for evaluations and checkpoints when they are due, writes progress
-records, and says when the run is finished. The learner calls `attend` all the time; it does nothing until something may
-be due.
+Hears what the workers report, notices who died, asks for evaluations and checkpoints when they are due, and says when
+the run is finished. The learner calls `attend` all the time; it does nothing until something may be due.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
+from core.progress import Progress
 from core.ring import Word
 from core.roster import Roster
 from core.snapshots import Snapshots
@@ -27,7 +25,6 @@ from core.watch import Interrupted, Watch, WorkerLost
 from core.weights import Published
 
 _ATTEND_EVERY_S = 0.005
-_PROGRESS_EVERY_S = 0.5
 _LONGEST_ANSWER_S = 600.0
 """how long an evaluation may take, or a worker to begin anew"""
 _RENEWAL = 0
@@ -86,9 +83,7 @@ class Job:
         self._steering = Steering(server, learner, metrics, roster, change, self.checkpoint, schedule.waits, published)
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
-        self._returns: list[float] = []  # of the episodes since the last progress record
-        self._last = _Counters(learner)
-        self._next_progress = self._last.time + _PROGRESS_EVERY_S
+        self._progress = Progress(learner, server, metrics)
 
     def attend(self) -> None:
         """Hear reports, notice deaths, write progress, if it is time to.
@@ -119,8 +114,7 @@ class Job:
             self._metrics.write("worker", worker=lost.worker, event=lost.event, detail=lost.detail)
             raise
         self.note(reports)
-        if time.monotonic() >= self._next_progress:
-            self.report_progress()
+        self._progress.write_if_due(self._steering.paused)
 
     def finished(self) -> bool:
         """Whether the run has reached its end. Asks for an evaluation, and writes a checkpoint, when one is due."""
@@ -179,7 +173,7 @@ class Job:
         if evaluations.newest is None or evaluations.newest.update < self.learner.updates:
             evaluations.ask()
             self._await_evaluation()
-        self.report_progress()
+        self._progress.write()
 
     def summary(self) -> dict[str, Any]:
         """The fields of the run's last record, as far as they are known here."""
@@ -227,7 +221,7 @@ class Job:
                     raise WorkerLost(worker, "does not fit", f"it has {spec}, the first one ready had {self._spec}", "")
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
             case Episodes(_, episodes):
-                self._returns += [each.ret for each in episodes]
+                self._progress.ended += episodes
             case Stats(worker, values):
                 self._metrics.write("env", agent_steps=self.learner.agent_steps, worker=worker, values=values)
             case Answer(worker, request, done, what):
@@ -243,54 +237,3 @@ class Job:
             case Evaluated():
                 if evaluation := self._evaluations.note(report):
                     self._metrics.write("eval", agent_steps=self.learner.agent_steps, **evaluation.figures())
-
-    def report_progress(self) -> None:
-        """Write one progress record about the time since the last one."""
-        learner, last, now = self.learner, self._last, _Counters(self.learner)
-        seconds = max(now.time - last.time, 1e-9)
-        returns = np.array(self._returns) if self._returns else np.array([np.nan])
-        learner_waited = (now.learner_waited - last.learner_waited) / seconds
-        at_work = learner.ring.at_work
-        workers_waited = float((now.workers_waited - last.workers_waited)[at_work].mean()) / 1e9 / seconds
-        acting = learner.ring.load(Word.ACTING_UPDATE)[at_work]
-        self._metrics.write(
-            "progress",
-            env_steps=now.env_steps,
-            agent_steps=now.agent_steps,
-            updates=now.updates,
-            env_steps_per_s=round((now.env_steps - last.env_steps) / seconds, 1),
-            agent_steps_per_s=round((now.agent_steps - last.agent_steps) / seconds, 1),
-            updates_per_s=round((now.updates - last.updates) / seconds, 1),
-            workers=len(self._roster.at_work),
-            return_mean=float(returns.mean()),
-            episodes=len(self._returns),
-            weights_lag=float(now.updates - acting.mean()),
-            **learner.feed.figures(now.updates),
-            publications_refused=learner.num_refused,
-            messages_refused=self._server.num_refused,
-            learner_waits=round(learner_waited, 3),
-            workers_wait=round(workers_waited, 3),
-            waiting="paused" if self._steering.paused else _who_waits(learner_waited, workers_waited),
-            **{name: value.item() for name, value in learner.metrics.items()},
-        )
-        self._returns.clear()
-        self._last, self._next_progress = now, now.time + _PROGRESS_EVERY_S
-
-
-class _Counters:
-    """Totals at one moment."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.time = time.monotonic()
-        self.agent_steps = learner.agent_steps
-        self.env_steps = int(learner.ring.load(Word.STEPS).sum())
-        self.updates = learner.updates
-        self.learner_waited = learner.waited_s
-        self.workers_waited = learner.ring.load(Word.WAITED_NS)
-
-
-def _who_waits(learner: float, workers: float) -> str:
-    shares = f"learner waits {learner:.0%}, workers wait {workers:.0%}"
-    if max(learner, workers) < 0.1:
-        return f"nobody waits ({shares})"
-    return f"learner waits for workers ({shares})" if learner > workers else f"workers wait for learner ({shares})"

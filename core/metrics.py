@@ -1,4 +1,4 @@
-"""Metrics: one JSON object a line first; TensorBoard, the live display and the plain lines show the same records."""
+"""Metrics: one JSON object a line first; trackers, the live display and the plain lines show the same records."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from core.tracking import Tracker, tagged
 
 Record = dict[str, Any]
 
@@ -23,28 +23,29 @@ _PLAIN_PROGRESS_EVERY_S = 2.0
 
 
 class Metrics:
-    """The records of one run, in its directory and on the screen."""
+    """The records of one run, in its directory, on the screen and with its trackers."""
 
-    def __init__(self, directory: Path, console: Console, before_s: float = 0.0) -> None:
-        """`before_s`: how long the run has taken already, if it goes on."""
+    def __init__(
+        self, directory: Path, console: Console, trackers: Sequence[Tracker] = (), before_s: float = 0.0
+    ) -> None:
+        """`trackers` are closed with it; `before_s`: how long the run has taken already, if it goes on."""
         self._before_s = before_s
         self._file = open(directory / "metrics.jsonl", "a+")  # noqa: SIM115 - closed in close()
         _end_the_last_line(self._file)
-        self._events = EventFileWriter(str(directory))
+        self._trackers = trackers
         self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
-    def write(self, kind: str, **fields: Any) -> None:
-        """Append one record. Numbers that are not finite become null: JSON has no others."""
-        record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields}
+    def write(self, kind: str, losses: dict[str, float] | None = None, /, **fields: Any) -> None:
+        """Append one record; `losses`: fields that the algorithm names. Numbers that are not finite become null: JSON
+        has no others."""
+        losses = losses or {}
+        record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields, **losses}
         clean = {name: finite(value) for name, value in record.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
-        step = fields.get("agent_steps")
-        if step is not None:
-            given = clean | clean.get("values", {})
-            numbers = {name: value for name, value in given.items() if isinstance(value, int | float)}
-            values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
-            self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if numbers := tagged(clean, losses):
+            for tracker in self._trackers:
+                tracker.write(numbers, clean["agent_steps"])
         self._screen.show(clean)
 
     def wall_s(self) -> float:
@@ -53,7 +54,8 @@ class Metrics:
 
     def close(self) -> None:
         self._screen.close()
-        self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
         self._file.close()
 
     def __enter__(self) -> Metrics:

@@ -27,7 +27,8 @@ from core.acting import Decision, Policy
 from core.control import Begin, Ready, Server
 from core.gather import Gather
 from core.net import num_parameters
-from core.replay import Prioritization, PrioritizedSampler, Sampler
+from core.prioritized import Prioritization, PrioritizedSampler
+from core.replay import Sampler
 from core.ring import FOREVER, Ring, Word
 from core.supervisor import Supervisor
 from core.types import Action, Recording, Rows, row_layout

@@ -24,7 +24,7 @@ import torch
 
 from algos import ALGORITHMS
 from core.learner import fit_process
-from core.replay import make_sampler
+from core.prioritized import make_sampler
 from core.ring import Ring
 from core.rollout import Rollout
 from core.types import ActionSpec, EnvSpec, FieldSpec, Rows

@@ -1,8 +1,11 @@
-"""Ctl: `python -m scripts.ctl COMMAND` tells a running job what to do, and prints its answer."""
+"""Ctl: `python -m scripts.ctl COMMAND` tells a running job what to do, and prints its answer; `ls` lists such jobs."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +13,17 @@ from typing import Annotated
 import tyro
 
 from scripts.command_line import UsageError, read_command_line
-from scripts.running import ANSWER_S, ask, find_running
+from scripts.running import ANSWER_S, Running, ask, find_running
 
 DONE, REFUSED, USAGE, SILENT = 0, 1, 2, 3
+_END = 2**16
+"""bytes of a file of records that are looked at; a record has some hundred"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Tell a running job what to do: status, pause, resume, snapshot, stop, policy, reset WORKER AGENT."""
+    """Tell a running job what to do: status, pause, resume, snapshot, stop, policy, reset WORKER AGENT, set KEY VALUE,
+    workers +N or -N. Or list what is going on: ls."""
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional]
     """the command"""
@@ -33,7 +39,11 @@ def main(arguments: list[str]) -> int:
         options = read_command_line(Options, arguments, "python -m scripts.ctl")
         if not options.words:
             raise UsageError("name a command: python -m scripts.ctl status")
-        reply = ask(find_running(options.run, options.runs_dir).address, list(options.words))
+        runs = find_running(options.run, options.runs_dir)
+        if options.words == ("ls",):
+            print("\n".join(_lines(runs)))
+            return DONE
+        reply = ask(runs[0].address, list(options.words))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -42,6 +52,29 @@ def main(arguments: list[str]) -> int:
         return SILENT
     print(reply.what, file=sys.stdout if reply.done else sys.stderr)
     return DONE if reply.done else REFUSED
+
+
+def _lines(runs: list[Running]) -> list[str]:
+    """One for each, in columns."""
+    rows = []
+    for run in runs:
+        config = json.loads((run.directory / "config.json").read_text())
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.since))
+        steps = f"{_agent_steps(run.directory):,} agent steps"
+        rows.append((run.directory.name, config["algorithm"], config["env"], f"pid {run.pid}", steps, f"since {since}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _agent_steps(directory: Path) -> int:
+    """As its last record has them; not all are read, there may be millions."""
+    file = directory / "metrics.jsonl"
+    if not file.exists():
+        return 0
+    with open(file, "rb") as records:
+        records.seek(max(file.stat().st_size - _END, 0))
+        found = re.findall(rb'"agent_steps": (\d+)[,}]', records.read())
+    return int(found[-1]) if found else 0
 
 
 if __name__ == "__main__":

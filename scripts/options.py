@@ -44,6 +44,8 @@ class Options(Generic[AlgoConfig]):
     """where runs are kept"""
     force: bool = False
     """replace the run of this name, if there is one"""
+    wandb: str = ""
+    """project of Weights & Biases that gets the run's numbers, too; empty: none"""
     init_from: str = ""
     """name or directory of a run of the same algorithm: begin with its networks"""
     checkpoint_every: int = 20_000

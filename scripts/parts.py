@@ -16,8 +16,9 @@ from core.control import Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.learner import Feed, Learner
 from core.net import num_parameters
+from core.prioritized import make_sampler
 from core.ratio import ReplayRatio
-from core.replay import Replay, make_sampler
+from core.replay import Replay
 from core.ring import Ring
 from core.rollout import InOrder, capacity_for
 from core.snapshots import Snapshots

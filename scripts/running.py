@@ -22,26 +22,30 @@ ANSWER_S = 15
 class Running(NamedTuple):
     """A run that is going on."""
 
-    name: str
+    directory: Path
     address: str
     """where it takes orders"""
+    pid: int
+    since: float
+    """seconds since the epoch"""
 
 
-def find_running(run: str, runs_dir: Path) -> Running:
-    """The run that is meant; the newest that is going on, if `run` is empty. Raises UsageError if there is none."""
-    if run:
-        files = [find_run(run, runs_dir) / CONTROL]
-    else:
-        files = sorted(runs_dir.glob(f"*/{CONTROL}"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files:
+def find_running(run: str, runs_dir: Path) -> list[Running]:
+    """The run that is meant, or, if `run` is empty, all that are going on, the newest first. Raises UsageError if there
+    is none."""
+    found = []
+    for directory in [find_run(run, runs_dir)] if run else runs_dir.glob("*"):
+        file = directory / CONTROL
         try:
-            found = json.loads(file.read_text())
-            os.kill(found["pid"], 0)  # a job that was killed has left its file
-            return Running(file.resolve().parent.name, found["address"])
+            told = json.loads(file.read_text())
+            os.kill(told["pid"], 0)  # a job that was killed has left its file
+            found.append(Running(directory.resolve(), told["address"], told["pid"], file.stat().st_mtime))
         except (OSError, ValueError, KeyError):
             continue
-    which = run or f"in {runs_dir}"
-    raise UsageError(f"no run {which} is going on")
+    if not found:
+        which = run or f"in {runs_dir}"
+        raise UsageError(f"no run {which} is going on")
+    return sorted(found, key=lambda each: each.since, reverse=True)
 
 
 def ask(address: str, words: list[str]) -> Reply | None:

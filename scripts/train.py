@@ -35,6 +35,8 @@ from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.roster import Roster
 from core.supervisor import Supervisor
+from core.to_wandb import WandB, check_wandb
+from core.tracking import TensorBoard, Tracker
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
 from envproc import check_player, make_env
@@ -71,6 +73,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     with _refusals_are_usage_errors():
         options.check()
         _check_device(options.device)
+        if options.wandb:
+            check_wandb()
     cores = num_cores()
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     torch.manual_seed(options.seed)
@@ -137,7 +141,10 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         run.listens(server.address)
         fit_process()
 
-        metrics = opened.enter_context(Metrics(path, Terminal(), before_s))
+        trackers: list[Tracker] = [TensorBoard(path)]
+        if options.wandb:
+            trackers.append(WandB(options.wandb, path, config()))
+        metrics = opened.enter_context(Metrics(path, Terminal(), trackers, before_s))
         metrics.write("config", **config(), cores=cores, python=platform.python_version())
         learner = parts.learner
         if resumed:

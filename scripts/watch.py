@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
         try:
             options = read_command_line(Options, arguments, "python -m scripts.watch")
             require("--episodes", options.episodes, options.episodes >= 0, "at least 0")
-            run = find_running(options.run, options.runs_dir)
+            run = find_running(options.run, options.runs_dir)[0]
             published = _ask_for_policy(run.address)
             weights = opened.enter_context(_attach(published))
             if hasattr(os, "nice"):
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
             return 2 if isinstance(error, UsageError | ValueError) else 3
         follower = Follower(weights)
         if not follower.fetch():
-            _say(console, f"{run.name} has no policy yet; its first update makes one")
+            _say(console, f"{run.directory.name} has no policy yet; its first update makes one")
         while _goes_on(published) and not follower.version:
             follower.fetch()
             time.sleep(_NAP_S)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
             for step in play(env, published.policy.policy_spec, follower):
                 ended = returns.add(step)
                 if screen is not None:
-                    screen.show(f"{run.name}  {follower.update:,} updates  {returns}")
+                    screen.show(f"{run.directory.name}  {follower.update:,} updates  {returns}")
                 else:
                     for agent, ret in ended:
                         _say(console, f"agent {agent}: return {ret:.2f}, {follower.update:,} updates")
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 3
     if not _goes_on(published):
-        _say(console, f"{run.name} has ended")
+        _say(console, f"{run.directory.name} has ended")
     return 0
 
 

@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core.prioritized import Prioritization, PrioritizedSampler, make_sampler
 from core.ratio import ReplayRatio
-from core.replay import Prioritization, PrioritizedSampler, Replay, make_sampler
+from core.replay import Replay
 from core.ring import Ring, Word
 from core.types import Batch, Learned, Recording, Rows
 from tests.core.known_rows import die_in_mid_step, known, spec, torn

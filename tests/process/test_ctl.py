@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_it_says_how_it_goes(job: Run, tell: Tell) -> None:
     figures = status(tell)
     assert figures["updates"] > 0 and [each["worker"] for each in figures["workers"]] == [0, 1]
     assert figures["agent_steps"] == sum(each["decisions"] for each in figures["workers"])
+
+
+def test_it_is_listed_with_what_it_trains_and_how_far_it_is(job: Run, tell: Tell) -> None:
+    code, told = tell("ls")
+    row = rf"job  ddpg  3dball  pid {job.process.pid}  ([\d,]+) agent steps  since [\d :-]+\n"
+    found = re.fullmatch(row, told)
+    assert code == 0 and found, told
+    assert 0 < int(found[1].replace(",", "")) <= status(tell)["agent_steps"]
 
 
 def test_while_it_is_paused_nobody_steps_or_learns_and_then_it_goes_on(job: Run, tell: Tell) -> None:

@@ -26,6 +26,7 @@ PROGRESS = [
     "replay_ratio",
     "replay_ratio_held",
     "return_mean",
+    "length_mean",
     "weights_lag",
     "row_age",
     "rows_lapped",
@@ -96,6 +97,18 @@ def test_progress_is_recorded_at_least_once_a_second_with_every_figure(life: Run
     assert progress[-1]["env_steps"] * 12 == progress[-1]["agent_steps"], "12 agents, each with a row a step"
 
 
+def test_return_and_length_of_the_episodes_that_ended_are_told_and_nothing_where_none_did(life: Run) -> None:
+    progress = life.records("progress")
+    assert any(record["episodes"] for record in progress)
+    for record in progress:
+        if record["episodes"]:
+            assert record["return_mean"] <= 0.1 * record["length_mean"] + 1e-3, (
+                "a decision is rewarded with at most 0.1"
+            )
+        else:
+            assert record["return_mean"] is record["length_mean"] is None
+
+
 def test_the_summary_is_the_last_record_and_tells_the_best_evaluation(life: Run) -> None:
     summary = life.summary
     assert set(SUMMARY) <= set(summary)
@@ -111,14 +124,23 @@ def test_the_summary_is_the_last_record_and_tells_the_best_evaluation(life: Run)
     assert len(set(updates)) == len(updates), "and none is evaluated twice: the better of two is no fair figure"
 
 
-def test_tensorboard_reads_the_same_figures(life: Run) -> None:
+@pytest.mark.parametrize(
+    ("tag", "kind", "name"),
+    [
+        ("charts/updates", "progress", "updates"),
+        ("charts/episodic_return", "progress", "return_mean"),
+        ("charts/SPS", "progress", "agent_steps_per_s"),
+        ("charts/replay_ratio", "progress", "replay_ratio_held"),
+        ("losses/critic_loss", "progress", "critic_loss"),
+        ("eval/episodic_return", "eval", "return_mean"),
+    ],
+)
+def test_tensorboard_reads_the_same_figures_by_their_tags(tag: str, kind: str, name: str, life: Run) -> None:
     events = EventAccumulator(str(life.directory))
     events.Reload()
-    for kind, name in (("progress", "updates"), ("progress", "replay_ratio_held"), ("eval", "return_mean")):
-        scalars = events.Scalars(f"{kind}/{name}")
-        records = life.records(kind)
-        assert [scalar.step for scalar in scalars] == [record["agent_steps"] for record in records]
-        assert [scalar.value for scalar in scalars] == pytest.approx([record[name] for record in records])
+    records = [record for record in life.records(kind) if record.get(name) is not None]
+    assert [scalar.step for scalar in events.Scalars(tag)] == [record["agent_steps"] for record in records] != []
+    assert [scalar.value for scalar in events.Scalars(tag)] == pytest.approx([record[name] for record in records])
 
 
 def test_the_checkpoint_loads_and_its_manifest_is_true(life: Run) -> None:

@@ -77,7 +77,7 @@ def test_on_a_pipe_each_episode_is_a_line_until_agent_0_has_played_as_many_as_we
 
 def test_the_job_keeps_no_record_of_who_watches(jobs: tuple[Run, Run]) -> None:
     _, newer = jobs
-    reply = ask(find_running("newer", newer.directory.parent).address, ["policy"])
+    reply = ask(find_running("newer", newer.directory.parent)[0].address, ["policy"])
     assert reply is not None and reply.done
     assert not newer.records("command")
 
@@ -140,7 +140,7 @@ def test_it_ends_when_the_job_ends_in_order(jobs: tuple[Run, Run]) -> None:
     _, newer = jobs
     viewer = start_on_a_pipe(newer.directory.parent)
     assert viewer.stdout is not None and viewer.stdout.readline()
-    ask(find_running("", newer.directory.parent).address, ["stop"])
+    ask(find_running("", newer.directory.parent)[0].address, ["stop"])
     code, out, err = rest_of(viewer)
     assert (code, out.splitlines()[-1], err) == (0, "newer has ended", "")
     assert newer.wait() == 0, newer.stderr

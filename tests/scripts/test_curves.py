@@ -81,7 +81,7 @@ def test_a_run_without_records_and_one_that_is_damaged_are_refused(tmp_path: Pat
 def test_runs_that_differ_in_their_seeds_only_belong_together(tmp_path: Path) -> None:
     configs = {
         "a": config(seed=1, run="a"),
-        "b": config(seed=2, run="b", runs_dir="elsewhere", cores=9, wall_s=2.0),
+        "b": config(seed=2, run="b", runs_dir="elsewhere", wandb="mine", cores=9, wall_s=2.0),
         "c": config(seed=1, run="c", algo={"tau": 0.2, "gamma": 0.9}),
         "d": config(seed=1, run="d", algorithm="sac"),
     }

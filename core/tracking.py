@@ -1,0 +1,78 @@
+"""Tracking: a run's numbers over its agent steps, under the tags that people know from other trainers.
+
+One table says what each number is called. TensorBoard gets the same as Weights & Biases (core/to_wandb.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+TAGS = {
+    "progress": {
+        "return_mean": "charts/episodic_return",
+        "length_mean": "charts/episodic_length",
+        "episodes": "charts/episodes",
+        "agent_steps_per_s": "charts/SPS",
+        "updates": "charts/updates",
+        "updates_per_s": "charts/updates_per_s",
+        "replay_ratio_held": "charts/replay_ratio",
+        "row_age": "charts/row_age",
+        "rows_lapped": "charts/rows_lapped",
+        "rollouts": "charts/rollouts",
+        "workers": "charts/workers",
+        "weights_lag": "charts/weights_lag",
+        "publications_refused": "charts/publications_refused",
+        "learner_waits": "charts/learner_waits",
+        "workers_wait": "charts/workers_wait",
+    },
+    "eval": {
+        "return_mean": "eval/episodic_return",
+        "return_std": "eval/episodic_return_std",
+        "return_min": "eval/episodic_return_min",
+        "length_mean": "eval/episodic_length",
+    },
+}
+"""kind of record, its field, the tag; docs/metrics.md says what each is"""
+
+
+def tagged(record: dict[str, Any], losses: Iterable[str] = ()) -> dict[str, float]:
+    """The numbers of a record by their tags, without those that are None; `losses`: the fields that are the
+    algorithm's own. Nothing, for a kind that nobody draws."""
+    kind = record["kind"]
+    if kind == "env":
+        found = {f"env/{name}": value for name, value in record["values"].items()}
+    else:
+        tags = {**TAGS.get(kind, {}), **{name: f"losses/{name}" for name in losses}}
+        found = {tag: record.get(name) for name, tag in tags.items()}
+    return {tag: value for tag, value in found.items() if value is not None}
+
+
+class Tracker(Protocol):
+    """Keeps numbers for people to look at."""
+
+    def write(self, numbers: dict[str, float], step: int) -> None:
+        """These, by their tags, after so many agent steps."""
+
+    def close(self) -> None:
+        """That was all."""
+
+
+class TensorBoard:
+    """Event files in the run's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._events = EventFileWriter(str(directory))
+
+    def write(self, numbers: dict[str, float], step: int) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._events.close()

@@ -1,0 +1,50 @@
+"""`python -m scripts.ctl ls`: which runs are going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import ctl
+
+DEAD = 2**22 + 1
+"""a pid that no process has"""
+
+
+def make_run(runs: Path, name: str, since: float, pid: int | None, records: str = "") -> None:
+    (runs / name).mkdir(parents=True)
+    (runs / name / "config.json").write_text(json.dumps({"algorithm": "ddpg", "env": "3dball"}))
+    (runs / name / "metrics.jsonl").write_text(records)
+    if pid is not None:
+        control = runs / name / "control.json"
+        control.write_text(json.dumps({"address": "ipc:///nowhere", "pid": pid}))
+        os.utime(control, (since, since))
+
+
+def test_the_newest_comes_first_in_columns_and_what_is_over_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = time.mktime((2024, 5, 17, 9, 30, 0, 0, 0, -1))
+    records = '{"agent_steps": 5}\n{"agent_steps": 1234567, "updates": 9}\n{"kind": "worker"}\n{"agent_steps": 99'
+    make_run(tmp_path, "old", at, os.getpid(), "x" * 100_000 + records)
+    make_run(tmp_path, "the-newest", at + 60, os.getpid())
+    make_run(tmp_path, "killed", at + 120, DEAD)
+    make_run(tmp_path, "over", at, None)
+    (tmp_path / "a file").touch()
+
+    assert ctl.main(["ls", "--runs-dir", str(tmp_path)]) == 0
+    pid = f"pid {os.getpid()}"
+    assert capsys.readouterr().out.splitlines() == [
+        f"the-newest  ddpg  3dball  {pid}  0 agent steps          since 2024-05-17 09:31",
+        f"old         ddpg  3dball  {pid}  1,234,567 agent steps  since 2024-05-17 09:30",
+    ]
+
+
+def test_where_none_is_going_on_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for runs in (tmp_path, tmp_path / "nothing"):
+        assert ctl.main(["ls", "--runs-dir", str(runs)]) == 2
+        assert capsys.readouterr().err == f"error: no run in {runs} is going on\n"
