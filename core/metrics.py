@@ -183,6 +183,7 @@ class LiveScreen:
             ("updates", f"{record['updates']:,}   {record['updates_per_s']:,.0f}/s"),
             ("training return", _number(self._return)),
             ("evaluation", f"{best['return_mean']:.2f} +- {best['return_std']:.2f}" if best else "-"),
+            ("workers", f"{record['workers']} at work"),
             ("weights' lag", f"{record['weights_lag']:.1f} updates"),
             ("waiting", record["waiting"]),
         ]

@@ -70,7 +70,7 @@ class Roster:
             self._ring.add_lane(lane)
         for lane in free[:count]:
             self._hire(lane)
-        return f"{_list(free[:count])} start"
+        return f"start: {_list(free[:count])}"
 
     def remove(self, count: int) -> str:
         """Have the newest lanes' workers leave; says which. What they wrote stays. Raises ValueError if nobody would
@@ -85,7 +85,7 @@ class Roster:
             self._ring.stop(lane)
             self._server.send(worker_name(lane), Stop())
             self._crew.dismiss(lane)
-        return f"{_list(leaving)} leave"
+        return f"leave: {_list(leaving)}"
 
     def _hire(self, lane: int) -> None:
         self._crew.hire(lane, self._ring.words.item(lane, Word.LIVES))

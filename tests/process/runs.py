@@ -24,10 +24,16 @@ Record = dict[str, Any]
 
 
 class Run:
-    """`python -m scripts.train ddpg ...`, with a run directory and a temporary directory of its own below `home`."""
+    """`python -m scripts.train ...`, with a run directory and a temporary directory of its own below `home`."""
 
     def __init__(
-        self, home: Path, *options: object, run: str = "run", resume: bool = False, **environment: str
+        self,
+        home: Path,
+        *options: object,
+        run: str = "run",
+        resume: bool = False,
+        algorithm: str = "ddpg",
+        **environment: str,
     ) -> None:
         self.directory = home / "runs" / run
         # short: the path of a Unix socket has 107 letters at most, and `home` may be long
@@ -37,7 +43,7 @@ class Run:
         key, _, value = self._mark.partition("=")
         self._output = home / f"{run}.out"
         self._error = home / f"{run}.err"
-        what = ["--resume", run] if resume else ["ddpg", "--run", run]
+        what = ["--resume", run] if resume else [algorithm, "--run", run]
         command = [sys.executable, "-m", "scripts.train", *what, "--runs-dir", str(home / "runs")]
         with open(self._output, "wb") as out, open(self._error, "wb") as err:
             self.process = subprocess.Popen(

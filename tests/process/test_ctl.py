@@ -6,6 +6,8 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import zmq
 from core.control import Order, Reply, Report, Server
 from core.types import IntArray
 from scripts import ctl
-from scripts.running import ask
+from scripts.running import ask, find_running
 from tests.process.runs import Run, Start, wait_until
 
 Tell = Callable[..., tuple[int, str]]
@@ -164,17 +166,17 @@ def test_a_parameter_of_the_environment_reaches_every_worker(job: Run, tell: Tel
 
 
 def test_workers_come_and_go_and_nobody_else_pauses(job: Run, tell: Tell) -> None:
-    assert tell("workers", "+2") == (0, "worker-2, worker-3 start\n")
+    assert tell("workers", "+2") == (0, "start: worker-2, worker-3\n")
     wait_until(lambda: [each["at_work"] for each in status(tell)["workers"]] == [True] * 4, "four at work")
     before = steps_of(tell)
     wait_until(lambda: bool((steps_of(tell) > before + 10).all()), "steps of all")
     assert tell("reset", 3, 7) == (0, "agents [7]: reset\n")
-    assert tell("workers", "-2") == (0, "worker-2, worker-3 leave\n")
+    assert tell("workers", "-2") == (0, "leave: worker-2, worker-3\n")
     assert [each["at_work"] for each in status(tell)["workers"]] == [True, True, False, False]
     wait_until(lambda: len(job.children("envproc.worker")) == 2, "two processes to end")
     decisions = status(tell)["workers"][2]["decisions"]
     # and again, on the same lanes, in their next lives; nothing of what was written is lost
-    assert tell("workers", "+1") == (0, "worker-2 start\n")
+    assert tell("workers", "+1") == (0, "start: worker-2\n")
     wait_until(lambda: status(tell)["workers"][2]["decisions"] > decisions, "steps of the new one")
     assert status(tell)["workers"][2]["epoch"] == 1
     assert tell("workers", "-1")[0] == 0
@@ -223,3 +225,39 @@ def test_an_order_with_words_of_another_kind_is_dropped_and_counted() -> None:
             reports += server.receive()
         assert reports == [Order(1, ["status"], "somebody")] and server.num_refused == 2
         context.destroy(linger=0)
+
+
+MODES = [("ddpg", "sync"), ("ddpg", "single"), ("ppo", "sync"), ("ppo", "async"), ("rainbow", "async")]
+
+
+@pytest.mark.parametrize(("algorithm", "mode"), MODES)
+def test_workers_come_and_go_in_every_mode_and_however_rows_are_read(algorithm: str, mode: str, start: Start) -> None:
+    env = "gymnasium:CartPole-v1" if algorithm == "rainbow" else "3dball"
+    run = start(
+        "--mode", mode, "--env", env, "--workers", 2, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0,
+        algorithm=algorithm,
+    )  # fmt: skip
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    (job,) = find_running(str(run.directory), run.directory.parent)
+
+    def obey(*words: str) -> str:
+        reply = ask(job.address, list(words))
+        assert reply is not None and reply.done
+        return reply.what
+
+    def goes_on(at_work: list[bool], goal: list[int], updates: int) -> bool:
+        figures = json.loads(obey("status"))
+        workers = figures["workers"]
+        if [each["at_work"] for each in workers] != at_work or figures["updates"] < updates:
+            return False
+        return all(each["steps"] >= least for each, least in zip(workers, goal, strict=True))
+
+    for order, at_work in (("+2", [True] * 4), ("-3", [True, False, False, False]), ("+1", [True, True, False, False])):
+        before = json.loads(obey("status"))
+        obey("workers", order)
+        goal = [each["steps"] for each in before["workers"]]
+        goal = [steps + 20 * works for steps, works in zip_longest(goal, at_work, fillvalue=0)]
+        wait_until(partial(goes_on, at_work, goal, before["updates"] + 5), f"everybody to go on after workers {order}")
+    obey("stop")
+    assert run.wait(60) == 0, run.stderr
+    assert run.left() == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.checkpoint import newest
+from scripts.running import ask, find_running
 from scripts.train import main
 from tests.process.runs import Run, Start
 
@@ -51,6 +52,33 @@ def test_running_freely_it_goes_on_where_its_newest_checkpoint_was_with_all_rows
     assert times == sorted(times) and times[0] > checkpoint["wall_s"]
     progress = next(record for record in after if record["kind"] == "progress" and record["updates"] > at["updates"])
     assert progress["row_age"] > 500, "it learns from rows of before"
+
+
+def test_what_was_changed_while_it_went_on_stays_changed(start: Start) -> None:
+    run = start("--workers", 2, "--steps", 10**9, "--checkpoint-every", 0, run="run")
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    (job,) = find_running("run", run.directory.parent)
+    for words in (["workers", "+2"], ["set", "algo.replay_ratio", "8"], ["set", "env.gravity", "4"]):
+        reply = ask(job.address, words)
+        assert reply is not None and reply.done
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["workers"] == 4)
+    for words in (["workers", "-1"], ["snapshot"]):
+        reply = ask(job.address, words)
+        assert reply is not None and reply.done
+    before = len(run.records())
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait(10)
+
+    resumed = start(run="run", resume=True)
+    resumed.wait_for_record(lambda record: record["kind"] == "resumed")
+    resumed.wait_for_record(lambda record: record["kind"] == "progress" and record["workers"] == 3)
+    records = resumed.records()[before:]
+    config = next(record for record in records if record["kind"] == "config")
+    assert config["algo"]["replay_ratio"] == 8 and config["env_params"] == ["gravity=4"]
+    ready = [record["worker"] for record in records if record["kind"] == "worker"]
+    assert sorted(set(ready) - {"evaluator"}) == ["worker-0", "worker-1", "worker-2"]
+    held = [record for record in records if record["kind"] == "progress"][-1]
+    assert held["replay_ratio"] == 8 and 0 <= held["replay_ratio_held"] < 9, "nobody makes up for the old ratio"
 
 
 def test_damaged_checkpoints_are_named_and_an_older_one_is_taken(
