@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,8 @@ from core.weights import Weights
 
 EVALUATOR = "evaluator"
 """its name"""
+LONGEST_S = 600.0
+"""that an evaluation may take"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ class Evaluations:
         self._learner, self._server, self._weights = learner, server, weights
         self._every, self._episodes, self._seed = every, episodes, seed
         self._request = 0
+        self.count = 0
+        """of those that were finished"""
         self._asked: FloatArray | None = None  # the parameters whose evaluation is under way
+        self._asked_at = 0.0
         self._unsent: Evaluate | None = None  # the request for it, if the evaluator could not hear it yet
         self._next = every or 0
 
@@ -84,8 +90,19 @@ class Evaluations:
             return
         self._request += 1
         self._asked = parameters
-        self._unsent = Evaluate(self._request, self._episodes, self._seed + self._request)
-        self.send()
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """For what is under way; whoever was asked may have been lost."""
+        if self.under_way:
+            self._unsent = Evaluate(self._request, self._episodes, self._seed + self._request)
+            self._asked_at = time.monotonic()
+            self.send()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether an answer has been waited for too long."""
+        return self.under_way and self._unsent is None and time.monotonic() > self._asked_at + LONGEST_S
 
     def send(self) -> None:
         """Send what could not be sent yet: an evaluator that is still starting cannot hear."""
@@ -100,6 +117,7 @@ class Evaluations:
         if self.best is None or self.newest.mean >= self.best.mean:
             self.best = self.newest
         self._asked = None
+        self.count += 1
         return self.newest
 
     def policy_to_keep(self) -> FloatArray:

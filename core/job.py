@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
-from core.evaluations import EVALUATOR, Evaluations
+from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
 from core.progress import Progress
@@ -20,13 +20,10 @@ from core.ring import Word
 from core.roster import Roster
 from core.snapshots import Snapshots
 from core.steering import Change, Steering
-from core.types import EnvSpec
-from core.watch import Interrupted, Watch, WorkerLost
+from core.watch import Interrupted, Watch
 from core.weights import Published
 
 _ATTEND_EVERY_S = 0.005
-_LONGEST_ANSWER_S = 600.0
-"""how long an evaluation may take, or a worker to begin anew"""
 _RENEWAL = 0
 """the number of such a request; those of others are higher"""
 
@@ -52,7 +49,6 @@ class Job:
         server: Server,
         watch: Watch,
         metrics: Metrics,
-        spec: EnvSpec,
         roster: Roster,
         change: Callable[[str, str], Change],
         evaluations: Evaluations,
@@ -61,7 +57,7 @@ class Job:
         turn: Callable[[], None],
         interrupted: Callable[[], bool],
     ) -> None:
-        """`spec`: of the environments; `change`: what it would be to set a key, or ValueError.
+        """`change`: what it would be to set a key, or ValueError.
 
         `turn` is called over and over while an evaluation is awaited; `interrupted` tells whether to end the run.
         """
@@ -71,7 +67,7 @@ class Job:
         self._server = server
         self._watch = watch
         self._metrics = metrics
-        self._spec, self._roster = spec, roster
+        self._roster = roster
         self._evaluations, self._snapshots = evaluations, snapshots
         self._schedule = schedule
         self._turn = turn
@@ -108,12 +104,15 @@ class Job:
             raise Interrupted
         self._evaluations.send()
         self._steering.attend()
-        try:
-            reports = self._watch.hear()
-        except WorkerLost as lost:
-            self._metrics.write("worker", worker=lost.worker, event=lost.event, detail=lost.detail)
-            raise
+        reports, losses = self._watch.hear()
         self.note(reports)
+        for loss in losses:
+            self._steering.lost(loss.worker)
+            self._renewing.discard(loss.worker)
+            self._roster.lost(loss)
+        if self._evaluations.hangs:
+            self._roster.kill(EVALUATOR, "hangs", f"an evaluation has taken more than {LONGEST_S:.0f} s")
+        self._roster.attend()
         self._progress.write_if_due(self._steering.paused)
 
     def finished(self) -> bool:
@@ -162,7 +161,7 @@ class Job:
             if worker_name(lane) in self._roster.at_work:
                 self._renewing.add(worker_name(lane))
                 self._server.send(worker_name(lane), Renew(_RENEWAL, epoch))
-        self._await(lambda: bool(self._renewing), "a worker", "begin anew")
+        self._await(lambda: bool(self._renewing))
 
     def conclude(self) -> None:
         """After the last update: evaluate what came out, unless the newest evaluation is why the run ended."""
@@ -194,14 +193,12 @@ class Job:
         }
 
     def _await_evaluation(self) -> None:
-        self._await(lambda: self._evaluations.under_way, EVALUATOR, "evaluate")
+        self._await(lambda: self._evaluations.under_way)
 
-    def _await(self, waiting: Callable[[], bool], who: str, what: str) -> None:
-        """Wait while `waiting`. Raises as attend does, and WorkerLost after ten minutes."""
-        deadline = time.monotonic() + _LONGEST_ANSWER_S
+    def _await(self, waiting: Callable[[], bool]) -> None:
+        """Wait while `waiting`: for workers or the evaluator, whom the roster replaces if they hang. Raises as attend
+        does."""
         while waiting():
-            if time.monotonic() > deadline:
-                raise WorkerLost(who, "hangs", f"no answer for {_LONGEST_ANSWER_S:.0f} s when asked to {what}", "")
             self._turn()
             self.attend()
 
@@ -213,13 +210,10 @@ class Job:
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s, spec):
-                if worker == EVALUATOR:
-                    fits = (spec.obs, spec.action) == (self._spec.obs, self._spec.action)
-                else:
-                    fits = self._roster.ready(worker, spec)
-                if not fits:
-                    raise WorkerLost(worker, "does not fit", f"it has {spec}, the first one ready had {self._spec}", "")
                 self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
+                self._roster.ready(worker, spec)
+                if worker == EVALUATOR:
+                    self._evaluations.ask_again()
             case Episodes(_, episodes):
                 self._progress.ended += episodes
             case Stats(worker, values):

@@ -37,8 +37,9 @@ class Progress:
         losses = {name: value.item() for name, value in learner.metrics.items()}
         learner_waited = (now.learner_waited - last.learner_waited) / seconds
         at_work = learner.ring.at_work
-        workers_waited = float((now.workers_waited - last.workers_waited)[at_work].mean()) / 1e9 / seconds
-        acting = learner.ring.load(Word.ACTING_UPDATE)[at_work]
+        whose = at_work if at_work.any() else np.ones_like(at_work)  # nobody, for a moment
+        workers_waited = float((now.workers_waited - last.workers_waited)[whose].mean()) / 1e9 / seconds
+        acting = learner.ring.load(Word.ACTING_UPDATE)[whose]
         self._metrics.write(
             "progress",
             losses,

@@ -91,7 +91,9 @@ class Ring:
         self.num_frames = _num_frames(self.capacity, recording, spec.num_agents)
         """of each lane"""
         self.at_work: BoolArray = np.zeros(self.num_lanes, np.bool_)
-        """(lanes,) which lanes have somebody who writes; the main process alone keeps it"""
+        """(lanes,) which lanes have somebody who writes; the main process alone keeps it, ..."""
+        self.wanted: BoolArray = self.at_work.copy()
+        """(lanes,) ... and which shall have"""
         self._has_memory = self.at_work.copy()
 
     @classmethod
@@ -112,7 +114,7 @@ class Ring:
         segment = Segment.create("ring", _block(spec, recording, num_lanes + spare, rows), first=num_lanes)
         segment["words"][:, Word.DONE] = 0 if recording.ordered else FOREVER
         ring = cls(segment, spec, recording)
-        ring._has_memory[:num_lanes] = ring.at_work[:num_lanes] = True
+        ring._has_memory[:num_lanes] = ring.wanted[:num_lanes] = ring.at_work[:num_lanes] = True
         return ring
 
     @classmethod
@@ -160,7 +162,7 @@ class Ring:
     @property
     def lanes_used(self) -> int:
         """Lanes from here on have never been anybody's."""
-        return int(np.flatnonzero(self.at_work | (self.load(Word.LIVES) > 0)).max(initial=-1)) + 1
+        return int(np.flatnonzero(self.wanted | (self.load(Word.LIVES) > 0)).max(initial=-1)) + 1
 
     def allow(self, decisions: IntArray | int) -> None:
         """How far each lane may go: (lanes,) decisions since its beginning, or one for all."""

@@ -32,7 +32,7 @@ def save(ring: Ring, directory: Path) -> None:
         np.save(directory / f"frames-{number}.npy", frames[:lanes, :written], allow_pickle=False)
     fence_acquire()
     words[:, _WRITTEN_FIRST] = ring.words[:lanes, _WRITTEN_FIRST]
-    np.savez(directory / WORDS, words=words, at_work=ring.at_work[:lanes], capacity=ring.capacity, kind=_kind(ring))
+    np.savez(directory / WORDS, words=words, wanted=ring.wanted[:lanes], capacity=ring.capacity, kind=_kind(ring))
 
 
 def load(ring: Ring, directory: Path) -> None:
@@ -41,7 +41,7 @@ def load(ring: Ring, directory: Path) -> None:
     Raises ValueError if it was a ring of another kind, OSError if a file cannot be read.
     """
     with np.load(directory / WORDS, allow_pickle=False) as file:
-        words, at_work, capacity, kind = file["words"], file["at_work"], int(file["capacity"]), str(file["kind"])
+        words, wanted, capacity, kind = file["words"], file["wanted"], int(file["capacity"]), str(file["kind"])
     rows, lanes = np.load(directory / "rows.npy", mmap_mode="r", allow_pickle=False), len(words)
     if (capacity, kind) != (ring.capacity, _kind(ring)) or lanes > ring.num_lanes:
         raise ValueError(
@@ -57,8 +57,9 @@ def load(ring: Ring, directory: Path) -> None:
         its[:lanes, : frames.shape[1]] = frames
     words[:, Word.ALLOWED] = words[:, Word.STOP] = 0
     ring.words[:lanes] = words
-    ring.at_work[:] = False
-    ring.at_work[:lanes] = at_work
+    ring.wanted[:] = False
+    ring.wanted[:lanes] = wanted
+    ring.at_work[:] = ring.wanted
 
 
 def _kind(ring: Ring) -> str:

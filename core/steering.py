@@ -130,6 +130,12 @@ class Steering:
             self._conclude(pending)
         return True
 
+    def lost(self, worker: str) -> None:
+        """It answers no more."""
+        for number, pending in list(self._pending.items()):
+            if worker in pending.waiting:
+                self.heard(Answer(worker, number, False, f"{worker} was lost"))
+
     def _conclude(self, pending: _Pending) -> None:
         """All have answered."""
         refusals = [each for each in pending.answers if not each.done]

@@ -27,7 +27,8 @@ class Death(NamedTuple):
 
     name: str
     reason: str
-    """'exit code 1', 'killed by SIGKILL'"""
+    """'exit code 1', 'killed by signal 9'"""
+    was_killed: bool
     log: str
     """the last lines that it printed"""
 
@@ -73,8 +74,14 @@ class Supervisor:
         return name in self._children
 
     def dismiss(self, name: str) -> None:
-        """This process was told to leave: its death is none, and it is killed if it does not."""
-        self._leaving[name] = time.monotonic() + _LEAVE_S
+        """This process was told to leave, or said that it does: its death is none, and it is killed if it stays."""
+        if name in self._children:
+            self._leaving.setdefault(name, time.monotonic() + _LEAVE_S)
+
+    def kill(self, name: str) -> None:
+        """Now, whatever it does. Its death is one."""
+        if name in self._children:
+            self._children[name].kill()
 
     def deaths(self) -> list[Death]:
         """Who has died since the last call without having been told to leave."""
@@ -92,7 +99,7 @@ class Supervisor:
         if self._log_dir is not None:
             printed = (self._log_dir / f"{name}.log").read_text(errors="replace")
             log = "\n".join(printed.splitlines()[-_LOG_LINES:])
-        return Death(name, reason, log)
+        return Death(name, reason, code < 0, log)
 
     def stop(self, grace_s: float = 2.0, ask: Callable[[str], bool] = lambda name: True) -> None:
         """End all of them: ask each until it hears, wait together, then terminate, then kill. None is left then."""

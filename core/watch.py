@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from core.control import Failed, Ready, Report, Server
-from core.supervisor import Supervisor
+from core.supervisor import Death, Supervisor
 from core.types import EnvSpec
 
 _LAST_WORDS_S = 0.3
@@ -14,14 +15,24 @@ _LAST_WORDS_S = 0.3
 _NAP_S = 0.002
 
 
-class WorkerLost(Exception):
-    """A worker failed or died; the run cannot go on without it."""
+class Loss(NamedTuple):
+    """Somebody failed, died, or was killed because it hung."""
 
-    def __init__(self, worker: str, event: str, detail: str, story: str, refusal: str = "") -> None:
-        super().__init__(f"{worker} {event}: {detail}{story}")
-        self.worker, self.event, self.detail = worker, event, detail
-        self.refusal = refusal
-        """if its environment cannot be had as it was asked for: what the user can do about it"""
+    worker: str
+    event: str
+    detail: str
+    story: str = ""
+    """the traceback, or what it printed last"""
+    refusal: str = ""
+    """if its environment cannot be had as it was asked for: what the user can do about it"""
+
+
+class WorkerLost(Exception):
+    """The run cannot go on without it."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(f"{loss.worker} {loss.event}: {loss.detail}{loss.story}")
+        self.loss = loss
 
 
 class Interrupted(Exception):
@@ -33,38 +44,38 @@ class Watch:
 
     def __init__(self, server: Server, supervisor: Supervisor) -> None:
         self._server, self._supervisor = server, supervisor
+        self._dead: dict[str, tuple[Death, float]] = {}  # and until when they may still be heard
 
-    def hear(self) -> list[Report]:
-        """Everything that was reported since the last call. Never waits while all are well.
-
-        Raises WorkerLost.
-        """
+    def hear(self) -> tuple[list[Report], list[Loss]]:
+        """Everything that was reported since the last call, and who was lost. Never waits."""
+        now = time.monotonic()
+        self._dead |= {dead.name: (dead, now + _LAST_WORDS_S) for dead in self._supervisor.deaths()}
         reports = self._server.receive()
-        deaths = self._supervisor.deaths()
-        deadline = time.monotonic() + _LAST_WORDS_S
-        while deaths and not _failures(reports) and time.monotonic() < deadline:
-            time.sleep(0.01)
-            reports += self._server.receive()
-        for failed in _failures(reports):
-            raise WorkerLost(failed.worker, "failed", failed.error, f"\n{failed.traceback}", failed.refused)
-        for dead in deaths:
-            raise WorkerLost(dead.name, "died", dead.reason, f"; its last output:\n{dead.log or '(none)'}")
-        return reports
+        losses = []
+        for failed in [report for report in reports if isinstance(report, Failed)]:
+            losses.append(Loss(failed.worker, "failed", failed.error, f"\n{failed.traceback}", failed.refused))
+            self._supervisor.dismiss(failed.worker)  # if it is not gone yet, it is about to go
+            self._dead.pop(failed.worker, None)
+        for name, (dead, deadline) in list(self._dead.items()):
+            if dead.was_killed or now > deadline:
+                del self._dead[name]
+                losses.append(Loss(name, "died", dead.reason, f"; its last output:\n{dead.log or '(none)'}"))
+        return [report for report in reports if not isinstance(report, Failed)], losses
 
     def await_spec(self, turn: Callable[[], None], interrupted: Callable[[], bool]) -> tuple[EnvSpec, list[Report]]:
         """What the first environment that is up offers, and all that was reported meanwhile.
 
-        `turn` is called over and over. Raises as hear does, and Interrupted, and ValueError if there is no such
-        environment.
+        `turn` is called over and over. Raises Interrupted, WorkerLost if somebody is lost, and ValueError if there is
+        no such environment.
         """
         heard: list[Report] = []
         while True:
-            try:
-                heard += self.hear()
-            except WorkerLost as lost:
-                if lost.refusal:
-                    raise ValueError(lost.refusal) from lost
-                raise
+            reports, losses = self.hear()
+            for loss in losses:
+                if loss.refusal:
+                    raise ValueError(loss.refusal)
+                raise WorkerLost(loss)
+            heard += reports
             for report in heard:
                 if isinstance(report, Ready):
                     return report.spec, heard
@@ -72,7 +83,3 @@ class Watch:
                 raise Interrupted
             turn()
             time.sleep(_NAP_S)
-
-
-def _failures(reports: list[Report]) -> list[Failed]:
-    return [report for report in reports if isinstance(report, Failed)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from core import roster
-from core.control import Client, Server, Stop, worker_name
+from core.control import Client, Server, Stop
 from core.supervisor import Supervisor
 from envproc.evaluator import Evaluator, EvaluatorConfig
 from envproc.worker import Worker, WorkerConfig
@@ -39,11 +39,14 @@ class Processes:
         config = self._config_of(lane, epoch)
         self._supervisor.start(config.name, "envproc.worker", config)
 
-    def dismiss(self, lane: int) -> None:
-        self._supervisor.dismiss(worker_name(lane))
+    def dismiss(self, name: str) -> None:
+        self._supervisor.dismiss(name)
 
-    def has(self, lane: int) -> bool:
-        return self._supervisor.has(worker_name(lane))
+    def kill(self, name: str) -> None:
+        self._supervisor.kill(name)
+
+    def has(self, name: str) -> bool:
+        return self._supervisor.has(name)
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
         self._supervisor.start(evaluator.name, "envproc.evaluator", evaluator)
@@ -68,12 +71,15 @@ class InThisProcess:
         config = self._config_of(lane, epoch)
         self._start(config, lambda client: Worker(config, client))
 
-    def dismiss(self, lane: int) -> None:
-        self._turned.pop(worker_name(lane))
-        self._opened.pop(worker_name(lane)).close()
+    def dismiss(self, name: str) -> None:
+        self._turned.pop(name)
+        self._opened.pop(name).close()
 
-    def has(self, lane: int) -> bool:
-        return worker_name(lane) in self._turned
+    def kill(self, name: str) -> None:
+        raise AssertionError(f"{name} runs in this very thread")
+
+    def has(self, name: str) -> bool:
+        return name in self._turned
 
     def start_evaluator(self, evaluator: EvaluatorConfig) -> None:
         self._start(evaluator, lambda client: Evaluator(evaluator, client, self._interrupted))

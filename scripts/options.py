@@ -63,6 +63,14 @@ class Options(Generic[AlgoConfig]):
     """frames of each image that an agent sees at once"""
     env_params: tuple[str, ...] = ()
     """parameters of the environment, each as key=number: what a Unity scene reads, or what the environment declares"""
+    min_workers: int = 1
+    """with fewer, the run is saved and ends"""
+    max_restarts: int = 10
+    """how often a worker that died, failed or hung is replaced, each; 0: never"""
+    hang_s: float = 120.0
+    """seconds that a step or a reset of the environment may take, before its worker is replaced"""
+    launch_s: float = 300.0
+    """seconds that an environment may take to start"""
     mode: Literal["async", "sync", "single"] = "async"
     """async: workers and learner run freely within the replay ratio; sync: in lock-step, repeatable;
     single: in lock-step in this one process, for a debugger"""
@@ -109,6 +117,8 @@ class Options(Generic[AlgoConfig]):
             "frame_stack": 1,
             "checkpoint_every": 0,
             "keep_checkpoints": 1,
+            "min_workers": 1,
+            "max_restarts": 0,
         }
         for name, least in limits.items():
             value = getattr(self, name)
@@ -119,6 +129,9 @@ class Options(Generic[AlgoConfig]):
         self.env_config.parameters()
         goal = self.until_return
         require("--until-return", goal, goal is None or isfinite(goal), "a finite number")
+        for name in ("hang_s", "launch_s"):
+            value = getattr(self, name)
+            require(f"--{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
         if self.in_editor:
             require("--workers", self.workers, self.workers <= 1, "1 with the Editor, which runs one scene")
             require("--until-return", goal, goal is None, "left out with the Editor, which has no scene to evaluate in")

@@ -29,11 +29,11 @@ import torch
 from core import checkpoint
 from core import snapshots as snapshots_of
 from core.control import Begin, Report, Server
-from core.evaluations import Evaluations
+from core.evaluations import EVALUATOR, Evaluations
 from core.job import Job, Schedule
 from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
-from core.roster import Roster
+from core.roster import Limits, Roster
 from core.supervisor import Supervisor
 from core.to_wandb import WandB, check_wandb
 from core.tracking import TensorBoard, Tracker
@@ -77,6 +77,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             check_wandb()
     cores = num_cores()
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
+    if options.min_workers > options.workers:
+        raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
     torch.manual_seed(options.seed)
     torch.set_num_threads(max(cores - options.workers, 1))
     interrupts = Interrupts()
@@ -152,20 +154,22 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         lock_stepped = options.mode != "async"
         schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
         begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec, options.workers)
-        roster = Roster(parts.ring, server, crew, parts.spec, begin)
+        limits = Limits(options.min_workers, options.max_restarts, options.hang_s, options.launch_s)
+        roster = Roster(parts.ring, server, crew, metrics, parts.spec, begin, limits)
         job = Job(
-            learner, server, watch, metrics, parts.spec, roster, settings.change, evaluations, snapshots, schedule,
+            learner, server, watch, metrics, roster, settings.change, evaluations, snapshots, schedule,
             crew.turn, interrupts.asked,
         )  # fmt: skip
+
+        def hire_evaluator() -> None:
+            crew.start_evaluator(evaluator_config(settings.options, parts, server, path))
+
         trouble = ""
         try:
             with launching():
-                if heard:  # they were started to find out what the environment is
-                    roster.expect()
-                else:
-                    roster.start()
+                roster.start(hired=bool(heard))  # then to find out what the environment is
                 if evaluations.wanted:
-                    crew.start_evaluator(evaluator_config(options, parts, server, path))
+                    roster.keep(EVALUATOR, hire_evaluator, lambda: evaluations.count)
             job.note(heard)
             if refusal := export_refusal(parts, options):  # better now than at the end
                 metrics.write("export", refusal=refusal)

@@ -48,9 +48,9 @@ def test_lanes_that_were_added_and_left_are_there_again(tmp_path: Path) -> None:
     with Ring.create(spec(), Recording(), 1, CAPACITY, spare=3) as ring:
         for lane, count in ((0, 5), (1, 3), (2, 4)):
             ring.add_lane(lane)
-            ring.at_work[lane] = True
+            ring.wanted[lane] = True
             ring.writer(lane, 0).append(known(ring.layout, count))
-        ring.at_work[1] = False
+        ring.wanted[1] = False
         ring.stop(1)
         ring_file.save(ring, tmp_path)
         rows = ring.rows[:3, :5].copy()

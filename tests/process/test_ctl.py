@@ -117,7 +117,7 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(job: Run, tell: Tell) -> N
         (["set", "env.gravity", "low"], "it must be key=number"),
         (["set", "fly", "1"], "there is: algo."),
         (["workers", "3"], "as in workers +2 or workers -1"),
-        (["workers", "-2"], "there are 2, and one must stay"),
+        (["workers", "-2"], "there are 2, and 1 must stay"),
         (["workers", "+7"], "room for 4 more beside the 2"),
         (["reset", "1", "12"], "no agent [12]; there are agents 0 to 11"),
     ],

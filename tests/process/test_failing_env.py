@@ -1,4 +1,4 @@
-"""A worker that fails ends the run in order, and says who it was and why."""
+"""A worker that fails and is not replaced ends the run in order, and says who it was and why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def failed(start_once: Start) -> dict[str, Run]:
 
 
 def fail(toy: str, start: Start) -> Run:
-    run = start("--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 6000, "--eval-every", 1500, run=toy)
+    run = start(
+        "--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 6000, "--eval-every", 1500, "--max-restarts", 0,
+        "--min-workers", 2, run=toy,
+    )  # fmt: skip
     run.wait()
     return run
 
@@ -57,7 +60,8 @@ def check(run: Run, says: list[str]) -> None:
         assert part in run.stderr, run.stderr
     assert len(run.stderr) < 20_000 and "scripts/train.py" not in run.stderr, "the worker's story, not the learner's"
     assert (run.summary["reason"], run.summary["exit_code"]) == ("worker lost", 3)
-    assert {record["event"] for record in run.records("worker")} & {"failed", "died"}
+    events = [record["event"] for record in run.records("worker")]
+    assert set(events) & {"failed", "died"} and events[-1] == "given up"
     load_policy(run.directory)
     assert run.left() == []
 

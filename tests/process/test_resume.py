@@ -11,7 +11,7 @@ import pytest
 from core.checkpoint import newest
 from scripts.running import ask, find_running
 from scripts.train import main
-from tests.process.runs import Run, Start
+from tests.process.runs import Record, Run, Start, wait_until
 
 SYNC = ("--mode", "sync", "--workers", 2, "--steps", 4000, "--checkpoint-every", 1000, "--eval-every", 1500)
 SHORT = "--mode single --steps 300 --eval-every 1000 --eval-episodes 24 --algo.warmup 100"
@@ -23,6 +23,10 @@ def kill(run: Run, checkpoint: str) -> None:
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait(10)
     run.assert_nothing_left()
+
+
+def workers_ready(records: list[Record]) -> list[str]:
+    return [each["worker"] for each in records if each["kind"] == "worker" and each["event"] == "ready"]
 
 
 def test_in_lock_step_a_killed_run_ends_with_the_weights_of_one_that_was_not(start: Start) -> None:
@@ -71,12 +75,12 @@ def test_what_was_changed_while_it_went_on_stays_changed(start: Start) -> None:
 
     resumed = start(run="run", resume=True)
     resumed.wait_for_record(lambda record: record["kind"] == "resumed")
+    wait_until(lambda: len({*workers_ready(resumed.records()[before:])} - {"evaluator"}) == 3, "three workers")
     resumed.wait_for_record(lambda record: record["kind"] == "progress" and record["workers"] == 3)
     records = resumed.records()[before:]
     config = next(record for record in records if record["kind"] == "config")
     assert config["algo"]["replay_ratio"] == 8 and config["env_params"] == ["gravity=4"]
-    ready = [record["worker"] for record in records if record["kind"] == "worker"]
-    assert sorted(set(ready) - {"evaluator"}) == ["worker-0", "worker-1", "worker-2"]
+    assert {*workers_ready(records)} - {"evaluator"} == {"worker-0", "worker-1", "worker-2"}
     held = [record for record in records if record["kind"] == "progress"][-1]
     assert held["replay_ratio"] == 8 and 0 <= held["replay_ratio_held"] < 9, "nobody makes up for the old ratio"
 

@@ -25,6 +25,11 @@ TROUBLE = "the toy broke, as it was built to"
 STEPS_BEFORE_TROUBLE = 50
 
 
+def epoch() -> int:
+    """Of the worker that this is: how many lives its lane had before."""
+    return int(json.loads(sys.argv[1])["epoch"])
+
+
 def name() -> str:
     """Of the process that this is: worker-0, ..., evaluator; main otherwise."""
     at_home = Path(sys.argv[0]).stem in ("worker", "evaluator")
@@ -217,6 +222,31 @@ class Hangs(InTrouble):
     def trouble(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
+
+
+class HangsOnce(Hangs):
+    """In worker 0's first life."""
+
+    def trouble(self) -> None:
+        if epoch() == 0:
+            super().trouble()
+
+
+class HangsOnceInReset(Counting):
+    def reset(self, seed: int) -> Step:
+        if name() == "worker-0" and not (mark := Path(os.environ["TOY_MARKS"]) / "hung").exists():
+            mark.touch()
+            time.sleep(600)
+        return super().reset(seed)
+
+
+class DiesAtBirth(Counting):
+    """Worker 1 does, each time."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        if name() == "worker-1":
+            os._exit(7)
 
 
 class LongEvaluations(Counting):

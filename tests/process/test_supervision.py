@@ -1,0 +1,115 @@
+"""Whoever dies, fails or hangs is replaced on its lane, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from scripts.running import ask, find_running
+from tests.process.runs import TOYS, Run, Start, wait_until
+
+FOREVER = ("--workers", 2, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0)
+
+
+def events(run: Run, worker: str) -> list[str]:
+    """What became of it, in order; who is ready said so."""
+    return [record["event"] for record in run.records("worker") if record["worker"] == worker]
+
+
+def status(run: Run) -> dict[str, Any]:
+    (job,) = find_running(str(run.directory), run.directory.parent)
+    reply = ask(job.address, ["status"])
+    assert reply is not None and reply.done
+    figures: dict[str, Any] = json.loads(reply.what)
+    return figures
+
+
+def stop(run: Run) -> None:
+    (job,) = find_running(str(run.directory), run.directory.parent)
+    ask(job.address, ["stop"])
+    assert run.wait(60) == 0, run.stderr
+    assert run.left() == []
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str, start: Start) -> None:
+    run = start(*FOREVER, "--mode", mode)
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    before = status(run)["workers"]
+    os.kill(next(pid for pid, line in run.processes().items() if '"worker-0"' in line), signal.SIGKILL)
+    wait_until(lambda: status(run)["workers"][0]["epoch"] == 1, "the next life")
+    wait_until(
+        lambda: all(now["steps"] > was["steps"] + 20 for now, was in zip(status(run)["workers"], before, strict=True)),
+        "steps of both",
+    )
+    assert status(run)["workers"][1]["epoch"] == 0
+    assert events(run, "worker-0") == ["ready", "died", "restarted", "ready"]
+    assert events(run, "worker-1") == ["ready"]
+    stop(run)
+
+
+@pytest.mark.parametrize(
+    ("toy", "event"),
+    [("Raises", "failed"), ("Exits", "failed"), ("KillsItself", "died"), ("RaisesALotBesideAThread", "failed")],
+)
+def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, event: str, start: Start) -> None:
+    run = start("--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 6000, "--eval-every", 1500)
+    assert run.wait(60) == 0, run.stderr
+    assert {event, "restarted"} <= set(events(run, "worker-0")) and events(run, "worker-1") == ["ready"]
+    assert run.summary["reason"] == "steps" and run.left() == []
+
+
+@pytest.mark.parametrize("toy", ["HangsOnce", "HangsOnceInReset"])
+def test_a_worker_that_hangs_is_replaced(toy: str, start: Start) -> None:
+    run = start(*FOREVER, "--env", f"{TOYS}:{toy}", "--hang-s", 6, "--launch-s", 6)
+    wait_until(lambda: "restarted" in events(run, "worker-0"), "a restart", 60)
+    wait_until(lambda: events(run, "worker-0")[-1] == "ready", "the next life")
+    told = [record for record in run.records("worker") if record["event"] == "hangs"]
+    assert len(told) == 1 and told[0]["worker"] == "worker-0" and "in 6 s" in told[0]["detail"]
+    assert events(run, "worker-1") == ["ready"]
+    stop(run)
+
+
+def test_one_that_dies_at_birth_is_given_up_and_the_others_go_on(start: Start) -> None:
+    run = start(*FOREVER, "--env", f"{TOYS}:DiesAtBirth")
+    wait_until(lambda: "given up" in events(run, "worker-1"), "it to be given up")
+    assert events(run, "worker-1") == ["died", "restarted"] * 2 + ["died", "given up"]
+    before = status(run)["workers"][0]["steps"]
+    wait_until(lambda: status(run)["workers"][0]["steps"] > before + 20, "steps of the other")
+    stop(run)
+
+
+def test_with_too_few_workers_left_the_run_is_saved_and_ends(start: Start) -> None:
+    run = start(*FOREVER, "--env", f"{TOYS}:DiesAtBirth", "--min-workers", 2)
+    assert run.wait(60) == 3
+    assert "worker-1 died: exit code 7" in run.stderr and run.summary["reason"] == "worker lost"
+    assert run.left() == [] and (run.directory / "checkpoints").exists()
+
+
+def test_an_evaluator_that_is_killed_in_the_middle_is_replaced_and_asked_again(start: Start) -> None:
+    run = start("--workers", 1, "--steps", 10**9, "--eval-every", 500, "--env", f"{TOYS}:LongEvaluations")
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 50)
+    os.kill(next(pid for pid, line in run.processes().items() if "envproc.evaluator" in line), signal.SIGKILL)
+    wait_until(lambda: events(run, "evaluator")[-3:] == ["died", "restarted", "ready"], "another evaluator")
+    run.wait_for("eval", 60)
+    stop(run)
+
+
+def test_a_worker_that_stands_still_is_told_and_nobody_is_blamed_for_a_pause_of_the_main_process(start: Start) -> None:
+    run = start(*FOREVER, "--hang-s", 8)
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    worker = next(pid for pid, line in run.processes().items() if '"worker-0"' in line)
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: events(run, "worker-0") == ["ready", "stalls"], "the stall to be told")
+    os.kill(run.process.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(run.process.pid, signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: events(run, "worker-0") == ["ready", "stalls", "goes on"], "that it goes on to be told")
+    assert events(run, "worker-1") == ["ready"]
+    stop(run)
