@@ -143,6 +143,8 @@ class Order(msgspec.Struct, tag=True, frozen=True):
     words: list[str]
     client: str = ""
     """whose it is; filled in by who receives it"""
+    number: int = 0
+    """of the job's orders; filled in by who receives it"""
 
 
 class Reply(msgspec.Struct, tag=True, frozen=True):

@@ -104,7 +104,7 @@ def describe(record: Record) -> str:
                 f"{_number(record['return_mean'])} +- {_number(record['return_std'])} "
                 f"over {record['episodes']} episodes"
             )
-        case "worker" if record["event"] != "ready":
+        case "worker" if record["event"] not in ("started", "ready"):
             return (
                 f"{record['wall_s']:6.1f} s  {record['worker']}: {record['event']} {record.get('detail', '')}".rstrip()
             )

@@ -113,8 +113,8 @@ class Roster:
 
     def keep(self, name: str, hire: Callable[[], None], achieved: Callable[[], int]) -> None:
         """Start somebody without a lane, and again when it is lost."""
-        self._posts[name] = _Post(hire, achieved)
-        self._hire(self._posts[name])
+        post = self._posts[name] = _Post(hire, achieved)
+        self._hire(name, post)
 
     def ready(self, name: str, spec: EnvSpec) -> None:
         """Its environment is up: it begins, if that is the environment that the first one had."""
@@ -160,8 +160,7 @@ class Roster:
         for name, post in self._posts.items():
             if post.due is not None:
                 if self._clock >= post.due and not self._crew.has(name):
-                    self._hire(post)
-                    self._note(name, "restarted", f"for the {post.restarts}. time")
+                    self._hire(name, post)
             elif not post.is_up:
                 self._kill_if_late(name, post, post.began, self._limits.launch_s, "come up")
             elif post.alive is not None:
@@ -205,6 +204,7 @@ class Roster:
             if post.due is None:
                 self._server.send(name, Stop())
                 self._crew.dismiss(name)
+            self._note(name, "leaves", "")
         return f"leave: {', '.join(name for _, name in lanes[-count:])}"
 
     def _lane_of(self, name: str) -> int | None:
@@ -223,13 +223,15 @@ class Roster:
             achieved=lambda: words.item(Word.STEPS),
             alive=lambda: words.item(Word.ALIVE),
         )
-        post.began, post.had_achieved = self._clock, post.achieved()
-        if not hired:
-            self._hire(post)
+        self._hire(worker_name(lane), post, hired)
 
-    def _hire(self, post: _Post) -> None:
-        post.hire()
+    def _hire(self, name: str, post: _Post, hired: bool = False) -> None:
+        if not hired:
+            post.hire()
         post.due, post.began, post.had_achieved = None, self._clock, post.achieved()
+        lane = self._lane_of(name)
+        epoch = None if lane is None else self._ring.words.item(lane, Word.LIVES)
+        self._metrics.write("worker", worker=name, event="restarted" if post.restarts else "started", epoch=epoch)
 
     def _look_after(self, name: str, post: _Post, seen: int) -> None:
         if seen != post.seen:

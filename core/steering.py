@@ -27,6 +27,8 @@ from core.weights import Published
 
 _NOT_AWAITED = 0
 """a request number whose answer nobody waits for"""
+_QUESTIONS = ("status", "policy")
+"""change nothing; nobody keeps a record of them"""
 _ANSWER_S = 10.0
 """how long a worker may take for what it is asked to do"""
 
@@ -81,6 +83,7 @@ class Steering:
         self._server, self._learner, self._metrics = server, learner, metrics
         self._roster, self._change = roster, change
         self._snapshot, self._repeatable, self._published = snapshot, repeatable, published
+        self._arrivals = itertools.count(1)
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._verbs: dict[str, tuple[str, Callable[[list[str], Order], str | None]]] = {
@@ -98,6 +101,9 @@ class Steering:
     def obey(self, order: Order) -> None:
         """Do it, or have it done; the answer is sent now, or when a worker has answered."""
         verb, *rest = order.words or [""]
+        if verb not in _QUESTIONS:
+            order = msgspec.structs.replace(order, number=next(self._arrivals))
+            self._metrics.write("order", number=order.number, words=order.words)
         try:
             if verb not in self._verbs:
                 close = difflib.get_close_matches(verb, self._verbs, n=1)
@@ -154,16 +160,17 @@ class Steering:
 
     def close(self) -> None:
         """The run is over: so are the orders that nobody obeyed."""
-        late = [report for report in self._server.receive() if isinstance(report, Order)]
-        for order in [*(pending.order for pending in self._pending.values()), *late]:
+        for pending in self._pending.values():
+            self._answer(pending.order, False, "the run has ended")
+        for order in [report for report in self._server.receive() if isinstance(report, Order)]:
             self._answer(order, False, "the run has ended")
         self._pending.clear()
 
     def _answer(self, order: Order, done: bool, what: str) -> None:
-        if order.words[:1] not in (["status"], ["policy"]):
+        if order.number:
             learner = self._learner
             figures = {"agent_steps": learner.agent_steps, "updates": learner.updates}
-            self._metrics.write("command", words=order.words, done=done, what=what, **figures)
+            self._metrics.write("command", number=order.number, words=order.words, done=done, what=what, **figures)
         self._server.send(order.client, Reply(order.request, done, what))
 
     def _status(self, rest: list[str], order: Order) -> str:
