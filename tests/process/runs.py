@@ -143,6 +143,12 @@ class Run:
 Start = Callable[..., Run]
 
 
+def commit() -> str:
+    """That is checked out, for a figure's line."""
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, timeout=10)
+    return said.stdout.decode().strip()
+
+
 def free_port() -> int:
     """A TCP port that nobody has at this moment."""
     with socket.socket() as probe:

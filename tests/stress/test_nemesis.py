@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import zmq
 
 from scripts import audit
 from scripts.running import Running, ask, find_running
-from tests.process.runs import ROOT, Run, wait_until
+from tests.process.runs import Run, commit, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS = float(os.environ.get("SHARL_NEMESIS_S", "600"))
@@ -138,11 +137,9 @@ def test_a_job_under_every_fault_ends_solved_with_most_of_its_speed(
     after = (last["agent_steps"] - first["agent_steps"]) / (last["wall_s"] - first["wall_s"])
     broken = audit.main([str(run.directory)])
     print("\n" + capsys.readouterr().out.strip())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10
-    )
     print(json.dumps({
-        "name": "nemesis", "seed": seed, "commit": commit.stdout.decode().strip(), "faults": nemesis.done, "violations": broken,
+        "name": "nemesis", "seed": seed, "commit": commit(), "faults": nemesis.done,
+        "violations": broken,
         "best_return": summary["eval_return"], "throughput": round(after / before, 2), "unit": "of undisturbed",
         "seconds": SECONDS,
     }))  # fmt: skip
