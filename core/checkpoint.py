@@ -48,13 +48,32 @@ def save(
     """Write the next checkpoint of the run in directory `run`; returns its directory.
 
     The policy with its (P,) `parameters`, and `state` for going on: tensors, numbers, text, in lists and dicts. `add`
-    writes further files into the directory that it is given.
+    writes further files into the directory that it is given. Raises OSError if it cannot be written, as on a full disk;
+    then all is as before.
     """
-    import torch
-
     directory = run / _HOME / f"{max(map(_number, _found(run)), default=0) + 1:06d}"
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _write(unfinished, policy, parameters, state, add)
+        os.rename(unfinished, directory)
+    except (OSError, RuntimeError) as error:  # the latter is torch's
+        free = shutil.disk_usage(run).free / 2**20
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise OSError(f"{directory}: {error}; the disk had {free:.1f} MiB left") from error
+    _force_to_disk(directory.parent)
+    return directory
+
+
+def _write(
+    unfinished: Path,
+    policy: SavedPolicy,
+    parameters: FloatArray,
+    state: dict[str, Any],
+    add: Callable[[Path], None],
+) -> None:
+    import torch
+
     unfinished.mkdir(parents=True)
     (unfinished / "policy.json").write_bytes(msgspec.json.format(msgspec.json.encode(policy), indent=1))
     np.save(unfinished / "policy.npy", parameters, allow_pickle=False)
@@ -65,9 +84,6 @@ def save(
     (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*files, unfinished / _MANIFEST, unfinished]:
         _force_to_disk(path)
-    os.rename(unfinished, directory)
-    _force_to_disk(directory.parent)
-    return directory
 
 
 def prune(run: Path, keep: int) -> None:

@@ -129,7 +129,7 @@ class Job:
         elif self._steering.stopped:
             self.reason = "stopped"
         elif self._snapshots.due(steps):
-            self.checkpoint()
+            self._checkpoint_or_go_on()
             if schedule.waits:
                 self._renew_workers()
         return bool(self.reason)
@@ -143,7 +143,7 @@ class Job:
         self._steering.close()
 
     def checkpoint(self, last: bool = False) -> str:
-        """Write one; returns its number."""
+        """Write one; returns its number. Raises OSError if it cannot be written."""
         directory, learner = self._snapshots.take(self._metrics.wall_s(), last), self.learner
         self._metrics.write(
             "checkpoint",
@@ -153,6 +153,15 @@ class Job:
             seconds=round(self._snapshots.took_s, 3),
         )
         return directory.name
+
+    def _checkpoint_or_go_on(self) -> None:
+        """The run is worth more than its next checkpoint: the disk may have room again later."""
+        try:
+            self.checkpoint()
+        except OSError as error:
+            learner = self.learner
+            figures = {"agent_steps": learner.agent_steps, "updates": learner.updates}
+            self._metrics.write("checkpoint", **figures, failed=str(error))
 
     def _renew_workers(self) -> None:
         """Have all workers begin anew, as those of a run that is resumed do."""

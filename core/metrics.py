@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -30,8 +31,9 @@ class Metrics:
     ) -> None:
         """`trackers` are closed with it; `before_s`: how long the run has taken already, if it goes on."""
         self._before_s = before_s
-        self._file = open(directory / "metrics.jsonl", "a+")  # noqa: SIM115 - closed in close()
-        _end_the_last_line(self._file)
+        self._file = os.open(directory / "metrics.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        _end_the_last_line(directory / "metrics.jsonl")
+        self._has_failed = False
         self._trackers = trackers
         self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
@@ -41,8 +43,7 @@ class Metrics:
         losses = losses or {}
         record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields, **losses}
         clean = {name: finite(value) for name, value in record.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        self._append(json.dumps(clean).encode() + b"\n")
         if numbers := tagged(clean, losses):
             for tracker in self._trackers:
                 tracker.write(numbers, clean["agent_steps"])
@@ -56,7 +57,19 @@ class Metrics:
         self._screen.close()
         for tracker in self._trackers:
             tracker.close()
-        self._file.close()
+        os.close(self._file)
+
+    def _append(self, line: bytes) -> None:
+        """The whole line, or, on a full disk, nothing: the run goes on."""
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            if not self._has_failed:
+                self._has_failed = True
+                print(f"note: metrics.jsonl lacks records from here on, for now: {error}", file=sys.stderr)
 
     def __enter__(self) -> Metrics:
         return self
@@ -72,11 +85,10 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _end_the_last_line(file: TextIO) -> None:
+def _end_the_last_line(file: Path) -> None:
     """A run that was killed may have left half a record; what comes next must not become part of it."""
-    file.seek(0)
-    whole = file.read().rpartition("\n")[0]
-    file.truncate(len(whole.encode()) + 1 if whole else 0)
+    whole = file.read_bytes().rpartition(b"\n")[0]
+    os.truncate(file, len(whole) + 1 if whole else 0)
 
 
 class Terminal(Console):
@@ -114,6 +126,8 @@ def describe(record: Record) -> str:
                 f"{record['wall_s']:6.1f} s  goes on after {record['agent_steps']:,} agent steps and "
                 f"{record['updates']:,} updates{newer}"
             )
+        case "checkpoint" if "failed" in record:
+            return f"{record['wall_s']:6.1f} s  no checkpoint could be written: {record['failed']}"
         case "command":
             done = "" if record["done"] else "refused: "
             return f"{record['wall_s']:6.1f} s  {' '.join(record['words'])}: {done}{record['what']}"

@@ -54,6 +54,8 @@ class Snapshots:
         """Write a checkpoint, and delete the oldest.
 
         `last`: at the end of a run. In lock-step that is no break: nobody goes on from there, and it has no ring.
+
+        Raises OSError if it cannot be written; the others are as before then.
         """
         begun = time.monotonic()
         state = {
@@ -66,11 +68,13 @@ class Snapshots:
             if not (last and self._breaks):
                 ring_file.save(self._learner.ring, files)
 
-        directory = checkpoint.save(self._run, self.policy, self._evaluations.policy_to_keep(), state, add_ring)
-        checkpoint.prune(self._run, self._keep + (last and self._breaks))
-        self._schedule()
-        self.took_s = time.monotonic() - begun
-        self._not_before = time.monotonic() + self.took_s / _LARGEST_SHARE
+        try:
+            directory = checkpoint.save(self._run, self.policy, self._evaluations.policy_to_keep(), state, add_ring)
+            checkpoint.prune(self._run, self._keep + (last and self._breaks))
+        finally:
+            self._schedule()
+            self.took_s = time.monotonic() - begun
+            self._not_before = time.monotonic() + self.took_s / _LARGEST_SHARE
         return directory
 
     def restore(self, directory: Path) -> float:

@@ -190,7 +190,10 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         crew.stop()
         job.close()
         if interrupts.count < 2:
-            job.checkpoint(last=True)
+            try:
+                job.checkpoint(last=True)
+            except OSError as error:
+                trouble, exit_code = f"{trouble}\nthe last checkpoint could not be written: {error}".strip(), FATAL
         weights_sha256 = digest(learner.algorithm.state_dict())
         metrics.write("summary", **job.summary(), weights_sha256=weights_sha256, exit_code=exit_code)
     if trouble:

@@ -1,0 +1,100 @@
+"""What is on disk survives a kill in the middle of saving, and a disk that is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+
+from core.acting import PolicySpec
+from core.checkpoint import SavedPolicy, load_policy, load_state, newest, prune, save
+from core.net import NetSpec, num_parameters
+from core.types import ActionSpec, EnvSpec, FieldSpec
+from tests.process.runs import ROOT, commit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+KILLS = 60
+FULL = """
+mount -t tmpfs -o size=3m tmpfs {mount}
+{python} -m scripts.train ddpg --steps 12000 --eval-every 100000 --checkpoint-every 1000 --algo.capacity 50000 \\
+    --run full --runs-dir {mount}
+code=$?
+cp -r {mount}/full {out}
+exit $code
+"""
+
+
+NET = NetSpec({"x": (64,)}, (256, 256), 2)
+POLICY = SavedPolicy({}, EnvSpec({"x": FieldSpec((64,))}, ActionSpec((-1.0,), (1.0,)), 1), PolicySpec(NET, "tanh"))
+
+
+def save_for_ever(run: Path, number: int, told: int) -> NoReturn:
+    """Checkpoints full of their number, the next one first; each is told when it is finished."""
+    while True:
+        number += 1
+        parameters = np.full(num_parameters(NET), number, np.float32)
+        save(run, POLICY, parameters, {"number": number, "more": torch.full((100_000,), float(number))})
+        os.write(told, number.to_bytes(8, "little"))
+        prune(run, 2)
+
+
+def test_the_newest_finished_checkpoint_loads_however_often_saving_is_killed(tmp_path: Path) -> None:
+    dice, number, begun = random.Random(1), 0, time.monotonic()
+    torch.set_num_threads(1)  # a fork of threads would not have them
+    for _ in range(KILLS):
+        read, write = os.pipe()
+        child = os.fork()  # and no new interpreter: sixty imports of torch would be most of this
+        if child == 0:
+            save_for_ever(tmp_path, number, write)
+        os.close(write)
+        told = [os.read(read, 8)]  # it is at work
+        time.sleep(dice.uniform(0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while one := os.read(read, 8):
+            told.append(one)
+        os.close(read)
+        finished = int.from_bytes(told[-1], "little")
+
+        directory, rejected = newest(tmp_path)
+        _, parameters = load_policy(tmp_path)
+        state = load_state(directory)
+        assert not rejected
+        number = state["number"]
+        assert number in (finished, finished + 1), "the last one may be finished without having been told"
+        assert (parameters == number).all() and (state["more"] == number).all()
+    print("\n" + json.dumps({
+        "name": "killed while saving", "seed": 1, "commit": commit(), "faults": KILLS, "violations": 0,
+        "figure": number, "unit": "checkpoints", "seconds": round(time.monotonic() - begun, 1),
+    }))  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+def test_on_a_full_disk_the_run_goes_on_says_so_and_the_checkpoints_that_fitted_stay(tmp_path: Path) -> None:
+    mount, out = tmp_path / "small", tmp_path / "out"
+    mount.mkdir()
+    script = FULL.format(mount=mount, out=out, python=shlex.quote(sys.executable))
+    told = subprocess.run(["unshare", "-m", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 4, told.stderr
+    assert "the last checkpoint could not be written" in told.stderr and "MiB left" in told.stderr
+    assert "no checkpoint could be written" in told.stdout and "Traceback" not in told.stdout + told.stderr
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    failed = [record for record in records if record["kind"] == "checkpoint" and "failed" in record]
+    assert failed and max(record.get("agent_steps", 0) for record in records) >= 11_000
+    directory, rejected = newest(out, holding="words.npz")
+    assert not rejected and load_state(directory)["learner"]
+    print("\n" + json.dumps({
+        "name": "disk full", "seed": 1, "commit": commit(), "faults": len(failed), "violations": 0,
+        "figure": len(list((out / "checkpoints").iterdir())), "unit": "checkpoints that stay",
+    }))  # fmt: skip
