@@ -118,7 +118,7 @@ def free_memory() -> int:
         return sys.maxsize
     with open("/proc/meminfo") as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    for group in _cgroups():
+    for group in cgroups():
         try:
             limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
             counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -129,7 +129,7 @@ def free_memory() -> int:
     return free
 
 
-def _cgroups() -> list[Path]:
+def cgroups() -> list[Path]:
     """This process's cgroup (version 2) and all above it: each may set a limit."""
     try:
         own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
@@ -138,6 +138,11 @@ def _cgroups() -> list[Path]:
     root = Path("/sys/fs/cgroup")
     leaf = root / own.lstrip("/")
     return [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
+
+
+def readable(size: int) -> str:
+    """So many bytes as people read them."""
+    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
 
 
 def _refuse_too_large(name: str, stretches: list[tuple[int, int]]) -> None:

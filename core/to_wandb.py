@@ -21,6 +21,7 @@ from typing import Any
 _BACKLOG = 1000
 """records, some eight minutes of them"""
 _LONGEST_FINISH_S = 20.0
+_LONGEST_DEATH_S = 1.0
 
 
 def check_wandb() -> None:
@@ -70,10 +71,10 @@ class WandB:
     def _send(self) -> None:
         # it may be gone before it has read all; that shows in its exit code
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
-            while (line := self._unsent.get()) is not None:
+            while (line := self._unsent.get()) is not None:  # no limit: the run may be quiet; its close() ends this
                 pipe.write(json.dumps(line) + "\n")
                 pipe.flush()
-        if code := self._process.wait():
+        if code := self._process.wait():  # no limit: it is killed if it is not done soon after the run
             last = "".join(self._log.read_text(errors="replace").splitlines()[-1:])
             self._give_up(f"exit code {code}, {last}")
 
@@ -82,7 +83,8 @@ class WandB:
             self._given_up = True
             print(f"note: Weights & Biases gets no more of this run: {why} (see {self._log})", file=sys.stderr)
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel has not let go of it: nor need we wait
+                self._process.wait(_LONGEST_DEATH_S)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.atomic import fence_acquire, fence_release, load_acquire, store_release
 from core.checkpoint import SavedPolicy
-from core.shm import Layout, Segment
+from core.shm import Layout, Segment, size_of
 from core.types import FloatArray
 
 _SLOTS = 3
@@ -113,6 +113,11 @@ class Follower:
         self.parameters[:] = self._next
         self.version, self.update = version, update
         return True
+
+
+def weights_size(size: int) -> int:
+    """Bytes that Weights.create() would take for this."""
+    return size_of(_layout(size))
 
 
 def _layout(size: int) -> Layout:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from algos import ALGORITHMS
 from core.ring import ring_size
-from core.shm import free_memory
+from core.shm import free_memory, readable
 from core.types import EnvSpec
 from envproc.prober import Speed
 from envproc.probes import Finding
@@ -128,18 +128,17 @@ def memory(facts: Facts) -> list[Finding]:
     """What a run of the first algorithm takes, against what is free."""
     name = facts.algorithms[0]
     room = need(name, facts)
-    told = f"memory: {_mib(_worker(facts))} a process"
+    told = f"memory: {readable(_worker(facts))} a process"
     if (free := free_memory()) < sys.maxsize:  # else this system does not say
-        told += f", {_mib(free)} free"
+        told += f", {readable(free)} free"
     if room is None:
         return [Finding("ok", told)]
-    told += f"; the ring of {name} takes {_mib(room.ring)} for {facts.config(name).capacity:,} agent steps"
+    told += f"; the ring of {name} takes {readable(room.ring)} for {facts.config(name).capacity:,} agent steps"
     if room.run > room.free:
-        advice = (
-            f"a run takes {_mib(room.run)} and {_mib(room.free)} are free: --algo.capacity {room.fits}{_bytes(facts)}"
-        )
+        takes = f"a run takes {readable(room.run)} and {readable(room.free)} are free"
+        advice = f"{takes}: --algo.capacity {room.fits}{_bytes(facts)}"
         return [Finding("note", told, advice)]
-    advice = f"the ring takes {_mib(room.ring)}{_bytes(facts)}" if room.ring > _LARGE_RING and _bytes(facts) else ""
+    advice = f"the ring takes {readable(room.ring)}{_bytes(facts)}" if room.ring > _LARGE_RING and _bytes(facts) else ""
     return [Finding("note" if advice else "ok", told, advice)]
 
 
@@ -154,10 +153,6 @@ def _bytes(facts: Facts) -> str:
 
 def _worker(facts: Facts) -> int:
     return max(each.memory for measured in facts.speeds.values() for each in measured)
-
-
-def _mib(size: float) -> str:
-    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
 
 
 def learners(facts: Facts) -> list[Finding]:

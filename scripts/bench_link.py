@@ -81,7 +81,7 @@ def _death(between_calls: bool) -> float:
             link = Link(server, player)
             link.reset()
             kill()
-            while True:
+            while True:  # no limit: PlayerDied ends it, and the link has one for each answer
                 link.step()
         return (time.perf_counter() - killed[0]) * 1000
 
@@ -142,7 +142,7 @@ def _measure(side: str, python: str, agents: int, floats: int) -> float:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 10 * SECONDS)
     finally:
         player.kill()
-        player.wait()
+        player.wait(10)
     if done.returncode:
         raise SystemExit(f"the {side} side failed: {done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])

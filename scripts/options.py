@@ -25,6 +25,7 @@ from scripts.command_line import UsageError, read_command_line
 
 AlgoConfig = TypeVar("AlgoConfig")
 _TAKES_FLAGS = "--unity.args"
+_LEAST_SPARE = 4
 RESUME = "python -m scripts.train --resume RUN [options]"
 
 
@@ -104,6 +105,11 @@ class Options(Generic[AlgoConfig]):
     def in_editor(self) -> bool:
         """There is one Editor with one scene: one worker, and nobody to evaluate."""
         return self.env == "unity:editor"
+
+    @property
+    def spare(self) -> int:
+        """Lanes for workers that somebody may add (`ctl workers +2`)."""
+        return 0 if self.in_editor else max(self.workers, _LEAST_SPARE)
 
     def check(self) -> None:
         """Raises ValueError, in one line, for the first option that cannot be meant."""

@@ -19,18 +19,17 @@ from core.net import num_parameters
 from core.prioritized import make_sampler
 from core.ratio import ReplayRatio
 from core.replay import Replay
-from core.ring import Ring
+from core.ring import Ring, ring_size
 from core.rollout import InOrder, capacity_for
 from core.snapshots import Snapshots
 from core.types import EnvSpec
-from core.weights import Weights
+from core.weights import Weights, weights_size
 from envproc.env import Place
 from envproc.evaluator import EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
+from scripts import preflight
 from scripts.options import Options
 from scripts.runs import find_run
-
-_LEAST_SPARE = 4
 
 
 class Parts(NamedTuple):
@@ -50,20 +49,25 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     recording = algorithm.recording
     ordered = recording.ordered
     capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
-    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity, _spare(options)))
+    networks = [part for part in vars(algorithm).values() if isinstance(part, torch.nn.Module)]
+    size = num_parameters(algorithm.policy_spec.net)
+    whole, filled = (
+        ring_size(spec, recording, options.workers, each) for each in (capacity, min(capacity, options.steps))
+    )
+    preflight.check_memory(options, whole + 2 * weights_size(size))
+    preflight.check_disk(options, filled, _bytes_of(networks))
+    ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity, options.spare))
     feed: Feed
     if ordered:
         feed = InOrder(ring, algo.horizon, algo.ahead, device)
     else:
         ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup)
         feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, algo.prioritization), ratio, device)
-    size = num_parameters(algorithm.policy_spec.net)
     weights = opened.enter_context(Weights.create(size))
     eval_weights = opened.enter_context(Weights.create(size))
     if options.compile:
-        for part in vars(algorithm).values():
-            if isinstance(part, torch.nn.Module):
-                part.compile()
+        for part in networks:
+            part.compile()
     precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     learner = Learner(algorithm, feed, ring, weights, precision)
     if options.init_from:
@@ -71,9 +75,8 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     return Parts(spec, ring, weights, eval_weights, learner)
 
 
-def _spare(options: Options[Any]) -> int:
-    """Lanes for workers that somebody may add (`ctl workers +2`). There is one Editor, with one scene."""
-    return 0 if options.in_editor else max(options.workers, _LEAST_SPARE)
+def _bytes_of(networks: list[torch.nn.Module]) -> int:
+    return sum(each.numel() * each.element_size() for network in networks for each in network.parameters())
 
 
 def keep_records(parts: Parts, options: Options[Any], server: Server, run: Path) -> tuple[Evaluations, Snapshots]:
@@ -130,5 +133,5 @@ def evaluator_config(options: Options[Any], parts: Parts, server: Server, direct
         control=server.address,
         weights=parts.eval_weights.address,
         policy=parts.learner.algorithm.policy_spec,
-        where=Place(options.workers + _spare(options), options.seed, str(directory / "logs")),
+        where=Place(options.workers + options.spare, options.seed, str(directory / "logs")),
     )

@@ -40,7 +40,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
     except (OSError, KeyError, ValueError) as error:
         raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
     now = read_command_line(
-        kind, rest, "python -m scripts.train --resume RUN", replace(before, init_from="", force=False)
+        kind,
+        rest,
+        "python -m scripts.train --resume RUN",
+        replace(before, init_from="", force=False, runs_dir=directory.parent),
     )
     for each in _OF_THE_ROWS:
         was, wanted = getattr(before, each), getattr(now, each)

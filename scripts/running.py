@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from pathlib import Path
@@ -30,6 +29,13 @@ class Running(NamedTuple):
     """seconds since the epoch"""
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """What stands in its file."""
+
+    address: str
+    pid: int
+
+
 def find_running(run: str, runs_dir: Path) -> list[Running]:
     """The run that is meant, or, if `run` is empty, all that are going on, the newest first. Raises UsageError if there
     is none."""
@@ -37,10 +43,10 @@ def find_running(run: str, runs_dir: Path) -> list[Running]:
     for directory in [find_run(run, runs_dir)] if run else runs_dir.glob("*"):
         file = directory / CONTROL
         try:
-            told = json.loads(file.read_text())
-            os.kill(told["pid"], 0)  # a job that was killed has left its file
-            found.append(Running(directory.resolve(), told["address"], told["pid"], file.stat().st_mtime))
-        except (OSError, ValueError, KeyError):
+            told = msgspec.json.decode(file.read_bytes(), type=_Told)
+            os.kill(told.pid, 0)  # a job that was killed has left its file
+            found.append(Running(directory.resolve(), told.address, told.pid, file.stat().st_mtime))
+        except (OSError, OverflowError, msgspec.MsgspecError):
             continue
     if not found:
         which = run or f"in {runs_dir}"

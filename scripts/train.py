@@ -42,7 +42,7 @@ from core.watch import Interrupted, Watch, WorkerLost
 from envproc import check_player, make_env
 from envproc.env import EnvFailed
 from envproc.worker import WorkerConfig
-from scripts import resume
+from scripts import preflight, resume
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import INTERRUPTED, Interrupts
@@ -91,6 +91,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 spec: EnvSpec | None = checkpoint.read_policy(found)[0].env_spec
             else:
                 spec = _spec_of(options)
+            preflight.check_machine(options)
             parts = None if spec is None else build(name, options, spec, opened)
             if not resumed:
                 run = opened.enter_context(RunDirectory(path, force=options.force))

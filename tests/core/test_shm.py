@@ -100,7 +100,7 @@ def test_free_memory_is_what_the_tightest_cgroup_leaves(monkeypatch: pytest.Monk
         (tmp_path / name / "memory.max").write_text(limit + "\n")
         (tmp_path / name / "memory.current").write_text(f"{2**20}\n")
         (tmp_path / name / "memory.stat").write_text(f"anon {2**20}\ninactive_file 0\n")
-    monkeypatch.setattr(shm, "_cgroups", lambda: [tmp_path / "leaf", tmp_path / "parent", tmp_path / "root"])
+    monkeypatch.setattr(shm, "cgroups", lambda: [tmp_path / "leaf", tmp_path / "parent", tmp_path / "root"])
     assert shm.free_memory() == 2 * 2**20
 
 
@@ -110,7 +110,7 @@ def test_file_cache_that_the_kernel_would_give_back_counts_as_free(
     (tmp_path / "memory.max").write_text(f"{8 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{7 * 2**20}\n")
     (tmp_path / "memory.stat").write_text(f"anon {2**20}\nfile {6 * 2**20}\ninactive_file {5 * 2**20}\n")
-    monkeypatch.setattr(shm, "_cgroups", lambda: [tmp_path])
+    monkeypatch.setattr(shm, "cgroups", lambda: [tmp_path])
     assert shm.free_memory() == 6 * 2**20
 
 

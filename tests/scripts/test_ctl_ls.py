@@ -44,6 +44,19 @@ def test_the_newest_comes_first_in_columns_and_what_is_over_is_left_out(
     ]
 
 
+@pytest.mark.parametrize(
+    "told", ["", "[]", "{}", '{"address": "x", "pid": "1"}', f'{{"address": "x", "pid": {10**20}}}']
+)
+def test_a_file_that_tells_nothing_is_passed_over(
+    told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    make_run(tmp_path, "other", 0.0, 1)
+    (tmp_path / "other" / "control.json").write_text(told)
+    assert ctl.main(["ls", "--runs-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("one ")
+
+
 def test_where_none_is_going_on_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for runs in (tmp_path, tmp_path / "nothing"):
         assert ctl.main(["ls", "--runs-dir", str(runs)]) == 2

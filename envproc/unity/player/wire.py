@@ -91,7 +91,7 @@ class _Player:
         self._channels = Channels(academy, self._build.reset_channel)
         # The command in this answer is RESET and means nothing more: the first Academy step resets everybody anyway.
         self._channels.receive(self._send(_ok()).rl_input.side_channel)
-        while True:
+        while True:  # no limit: Quit ends it
             academy.step(self._exchange)
 
     def _introduction(self) -> Any:
