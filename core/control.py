@@ -2,7 +2,8 @@
 
 The main process binds one ROUTER in a directory that only this user can enter; each worker connects one DEALER
 whose identity is its name ("worker-3", "evaluator"). Every message is one of the types below: the type is the
-protocol. Whatever is not one of them, or too long, is dropped and counted, and changes nothing else.
+protocol. Whatever is not one of them, too long, or not its sender's to say, is dropped and counted, and changes
+nothing else. Operators come here, too, or through a door of their own (core/door.py).
 
 A request carries a number, and whoever obeys it answers exactly once with that number.
 """
@@ -10,21 +11,25 @@ A request carries a number, and whoever obeys it answers exactly once with that 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import zmq
 
 from core.acting import PolicySpec
+from core.private_directory import PrivateDirectory
 from core.ring import RingAddress
 from core.types import EnvSpec
 
-_MAX_BYTES = 64 * 1024
-_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+if TYPE_CHECKING:
+    from core.door import Door
+
+OPERATOR = "operator-"
+"""begins the names of those who send orders, and nobody else's"""
+AT_DOOR = "door-"
+"""begins what those are called here who came through the door"""
+MAX_BYTES = 64 * 1024
+MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """what the decoder raises for bytes that are no message: wrong types, text that is not Unicode, nesting without end"""
 
 
@@ -87,6 +92,7 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
 class Evaluated(msgspec.Struct, tag=True, frozen=True):
     """Evaluator to main: the answer to Evaluate."""
 
+    worker: str
     request: int
     update: int
     """the learner's update count when the weights that were evaluated were published"""
@@ -172,58 +178,49 @@ def worker_name(lane: int) -> str:
 class Server:
     """The main process's end."""
 
-    def __init__(self) -> None:
-        self._directory = _short_directory()
-        # Removes the directory when this process's end of the pipe closes, even if that is because of a SIGKILL;
-        # in a session of its own, so that a signal to our process group passes it by.
-        self._janitor = subprocess.Popen(
-            ["/bin/sh", "-c", 'read _; rm -rf -- "$1"', "sh", self._directory],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.address = f"ipc://{self._directory}/control"
+    def __init__(self, door: Door | None = None) -> None:
+        """`door`: another way in for operators; whoever opened it closes it."""
+        self._door = door
+        self._directory = PrivateDirectory()
+        self.address = f"ipc://{self._directory.path}/control"
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.bind(self.address)
         self._decoder = msgspec.msgpack.Decoder(Report)
-        self.num_refused = 0
-        """messages dropped because they were none of the protocol's"""
+        self._num_refused = 0
+
+    @property
+    def num_refused(self) -> int:
+        """Messages dropped because they were none of the protocol's, and connections that the door refused."""
+        return self._num_refused + (self._door.num_refused if self._door else 0)
 
     def receive(self) -> list[Report]:
         """Everything that has arrived. Never waits."""
-        reports: list[Report] = []
+        reports: list[Report] = [*self._door.receive()] if self._door else []
         while self.socket.poll(0):
-            parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            sender, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             try:
-                report = self._decoder.decode(parts[-1])
-                if isinstance(report, Order):
-                    report = msgspec.structs.replace(report, client=parts[0].decode())
-                reports.append(report)
-            except _MALFORMED:
-                self.num_refused += 1
+                (message,) = parts
+                reports.append(_said_by(sender.decode(), self._decoder.decode(message)))
+            except MALFORMED:
+                self._num_refused += 1
         return reports
 
     def send(self, worker: str, command: Command) -> bool:
         """False if there is no such worker (yet), it has stopped reading, or the message is too long."""
         message = msgspec.msgpack.encode(command)
-        if len(message) > _MAX_BYTES:  # the other end would close the connection, for good
+        if len(message) > MAX_BYTES:  # the other end would close the connection, for good
             return False
-        try:
-            self.socket.send_multipart([worker.encode(), message], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            return False
-        return True
+        if worker.startswith(AT_DOOR):
+            return self._door is not None and self._door.send(worker, message)
+        return post(self.socket, worker.encode(), message)
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-        shutil.rmtree(self._directory, ignore_errors=True)
-        assert self._janitor.stdin is not None
-        self._janitor.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._janitor.wait(timeout=1)
+        self._directory.close()
 
     def __enter__(self) -> Server:
         return self
@@ -232,13 +229,23 @@ class Server:
         self.close()
 
 
-def _short_directory() -> str:
-    """A new directory of mode 0700, near the root if the usual place has too long a path for a unix socket."""
-    usual = tempfile.mkdtemp(prefix="sharl-")
-    if len(f"{usual}/control") < zmq.IPC_PATH_MAX_LEN:
-        return usual
-    os.rmdir(usual)
-    return tempfile.mkdtemp(prefix="sharl-", dir="/tmp")
+def _said_by(sender: str, report: Report) -> Report:
+    """The report, if it is the sender's to say: an order is an operator's, all else its worker's. Raises ValueError."""
+    is_operator = sender.startswith(OPERATOR)
+    if isinstance(report, Order) and is_operator:
+        return msgspec.structs.replace(report, client=sender)
+    if isinstance(report, Order) or is_operator or report.worker != sender:
+        raise ValueError(f"{sender} may not say {report}")
+    return report
+
+
+def post(socket: zmq.Socket[bytes], receiver: bytes, message: bytes) -> bool:
+    """Send it through a ROUTER. False if there is no such receiver (yet), or it has stopped reading."""
+    try:
+        socket.send_multipart([receiver, message], zmq.NOBLOCK)
+    except zmq.ZMQError:
+        return False
+    return True
 
 
 class Client:
@@ -250,7 +257,7 @@ class Client:
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, worker.encode())
         self.socket.setsockopt(zmq.LINGER, 200)  # a last Failed must get out; 200 ms at most
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self.socket.connect(address)
         self._decoder = msgspec.msgpack.Decoder(Command)
         self.num_refused = 0
@@ -263,7 +270,7 @@ class Client:
         while self.socket.poll(0):
             try:
                 commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
-            except _MALFORMED:
+            except MALFORMED:
                 self.num_refused += 1
         return commands
 
@@ -272,7 +279,7 @@ class Client:
         message = msgspec.msgpack.encode(report)
         sent = False
         with contextlib.suppress(zmq.Again):
-            if len(message) <= _MAX_BYTES:
+            if len(message) <= MAX_BYTES:
                 self.socket.send(message, zmq.NOBLOCK)
                 sent = True
         self.num_unsent += not sent

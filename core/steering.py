@@ -29,6 +29,10 @@ _NOT_AWAITED = 0
 """a request number whose answer nobody waits for"""
 _QUESTIONS = ("status", "policy")
 """change nothing; nobody keeps a record of them"""
+_MOST_AGENTS = 1000
+"""that one order resets: the answer, which names them, is one message"""
+_LONGEST_REFUSAL = 2000
+"""letters: a message has a limit, and what was said wrongly is repeated in it"""
 _ANSWER_S = 10.0
 """how long a worker may take for what it is asked to do"""
 
@@ -114,7 +118,7 @@ class Steering:
                 raise Refused(f"{verb} takes nothing behind it, and there is {' '.join(rest)!r}")
             what = act(rest, order)
         except (ValueError, MemoryError, OSError) as refused:
-            self._answer(order, False, str(refused))
+            self._answer(order, False, str(refused)[:_LONGEST_REFUSAL])
         else:
             if what is not None:
                 self._answer(order, True, what)
@@ -219,6 +223,8 @@ class Steering:
             worker, agents = -1, []
         if not agents:
             raise Refused(f"reset {' '.join(rest)}: give numbers, {self._verbs['reset'][0]}")
+        if len(agents) > _MOST_AGENTS or not all(0 <= agent < 2**63 for agent in agents):
+            raise Refused(f"reset: {_MOST_AGENTS:,} agents at most, and none has a number below 0 or above 2**63")
         name, known = worker_name(worker), self._roster.at_work
         if name not in known:
             raise Refused(f"there is no worker {worker} at work; there is {', '.join(known) or 'nobody yet'}")

@@ -77,8 +77,8 @@ class Evaluator:
                     policy = self._config.policy
                     result = play(self._env, policy, parameters, episodes, seed, self._told_to_stop)
                     if result is not None:
-                        returns, lengths = result
-                        self._client.send(Evaluated(request, self._follower.update, returns, lengths))
+                        update, name = self._follower.update, self._config.name
+                        self._client.send(Evaluated(name, request, update, *result))
                 case Set():
                     obey_set(command, self._env, self._client)
                 case _:  # the commands of workers mean nothing here

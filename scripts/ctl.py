@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from scripts.command_line import UsageError, read_command_line
-from scripts.running import ANSWER_S, Running, ask, find_running
+from scripts.running import ANSWER_S, Running, ask, find_running, token_of
 
 DONE, REFUSED, USAGE, SILENT = 0, 1, 2, 3
 _END = 2**16
@@ -31,6 +31,11 @@ class Options:
     """name of the run, or its directory; without it, the newest that is going on"""
     runs_dir: Path = Path("runs")
     """where runs are kept"""
+    control: str = ""
+    """tcp://HOST:PORT of a job that was started with --control, from wherever that can be reached; the token is taken
+    from the run's control.json"""
+    control_keys: Path | None = None
+    """directory of an operator's keys (python -m scripts.keys), in place of the token"""
 
 
 def main(arguments: list[str]) -> int:
@@ -39,11 +44,15 @@ def main(arguments: list[str]) -> int:
         options = read_command_line(Options, arguments, "python -m scripts.ctl")
         if not options.words:
             raise UsageError("name a command: python -m scripts.ctl status")
-        runs = find_running(options.run, options.runs_dir)
-        if options.words == ("ls",):
-            print("\n".join(_lines(runs)))
-            return DONE
-        reply = ask(runs[0].address, list(options.words))
+        if options.control:
+            token = "" if options.control_keys else token_of(options.run, options.runs_dir)
+            reply = ask(options.control, list(options.words), token, options.control_keys)
+        else:
+            runs = find_running(options.run, options.runs_dir)
+            if options.words == ("ls",):
+                print("\n".join(_lines(runs)))
+                return DONE
+            reply = ask(runs[0].address, list(options.words))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

@@ -47,6 +47,10 @@ class Options(Generic[AlgoConfig]):
     """replace the run of this name, if there is one"""
     wandb: str = ""
     """project of Weights & Biases that gets the run's numbers, too; empty: none"""
+    control: str = ""
+    """also take orders over TCP: tcp://127.0.0.1:PORT, or, with --control-keys, at another address; * is any port"""
+    control_keys: Path | None = None
+    """directory of the keys that orders over TCP take (python -m scripts.keys); without it, there is a token"""
     init_from: str = ""
     """name or directory of a run of the same algorithm: begin with its networks"""
     checkpoint_every: int = 20_000

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.door import Door
 from scripts.runs import CONTROL
 
 _LOCK = ".lock"
@@ -46,12 +47,15 @@ class RunDirectory:
         os.replace(unfinished, self.path / "config.json")
         shutil.rmtree(self._replaced, ignore_errors=True)
 
-    def listens(self, address: str) -> None:
-        """Tell whoever asks where the run takes orders, as long as it goes on."""
+    def listens(self, address: str, door: Door | None) -> None:
+        """Tell this user where the run takes orders, as long as it goes on, and with which token."""
+        told: dict[str, Any] = {"address": address, "pid": os.getpid()}
+        if door is not None:
+            told |= {"door": door.address, "token": door.token}
         file = self.path / CONTROL
         file.unlink(missing_ok=True)
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(opened, json.dumps({"address": address, "pid": os.getpid()}).encode())
+        os.write(opened, json.dumps(told).encode())
         os.close(opened)
         self._opened.callback(file.unlink, missing_ok=True)
 

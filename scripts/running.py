@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 import zmq
+from zmq.auth import load_certificate
 
-from core.control import Order, Reply
+from core.control import OPERATOR, Order, Reply
+from core.door import CLIENT, HANDSHAKE_FAILED, SERVER
 from scripts.command_line import UsageError
 from scripts.runs import CONTROL, find_run
 
@@ -34,6 +36,8 @@ class _Told(msgspec.Struct, frozen=True):
 
     address: str
     pid: int
+    token: str = ""
+    """of the door, if there is one"""
 
 
 def find_running(run: str, runs_dir: Path) -> list[Running]:
@@ -54,14 +58,49 @@ def find_running(run: str, runs_dir: Path) -> list[Running]:
     return sorted(found, key=lambda each: each.since, reverse=True)
 
 
-def ask(address: str, words: list[str]) -> Reply | None:
-    """Send one order to the job that listens there; its answer, or None if there is none in time."""
+def token_of(run: str, runs_dir: Path) -> str:
+    """What a run's door wants to hear; the newest run's, if `run` is empty. Raises UsageError if there is none."""
+    directory = find_run(run, runs_dir) if run else find_running(run, runs_dir)[0].directory
+    try:
+        told = msgspec.json.decode((directory / CONTROL).read_bytes(), type=_Told)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{directory / CONTROL} cannot be read; the run is not going on") from error
+    if not told.token:
+        raise UsageError(
+            f"the run {directory} has no token: it listens to this user alone, or takes --control-keys DIR"
+        )
+    return told.token
+
+
+def ask(address: str, words: list[str], token: str = "", keys: Path | None = None) -> Reply | None:
+    """Send one order to the job that listens there; its answer, or None if there is none in time.
+
+    `token` or `keys`, a directory as scripts/keys.py makes it for an operator, are for a door. Raises UsageError if the
+    job does not know them.
+    """
     context = zmq.Context()
     try:
         socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, f"operator-{uuid.uuid4().hex}".encode())
+        refused = socket.get_monitor_socket(HANDSHAKE_FAILED)
+        socket.setsockopt(zmq.IDENTITY, f"{OPERATOR}{uuid.uuid4().hex}".encode())
+        if keys:
+            public, secret = load_certificate(keys / f"{CLIENT}.key_secret")
+            server, _ = load_certificate(keys / f"{SERVER}.key")
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, secret or b"")
+            socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+        elif token:
+            socket.setsockopt(zmq.PLAIN_PASSWORD, token.encode())
         socket.connect(address)
         socket.send(msgspec.msgpack.encode(Order(1, words)))
-        return msgspec.msgpack.decode(socket.recv(), type=Reply) if socket.poll(ANSWER_S * 1000) else None
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(refused, zmq.POLLIN)
+        heard = dict(poller.poll(ANSWER_S * 1000))
+        if refused in heard:
+            raise UsageError(f"the job at {address} does not know this token or key")
+        return msgspec.msgpack.decode(socket.recv(zmq.NOBLOCK), type=Reply) if heard else None
+    except (OSError, ValueError, zmq.ZMQError) as error:
+        raise UsageError(f"{address} cannot be asked: {error}") from error
     finally:
         context.destroy(linger=0)

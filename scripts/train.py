@@ -29,6 +29,7 @@ import torch
 from core import checkpoint
 from core import snapshots as snapshots_of
 from core.control import Begin, Report, Server
+from core.door import Door
 from core.evaluations import EVALUATOR, Evaluations
 from core.job import Job, Schedule
 from core.learner import Learner, fit_process, free_running, lock_step
@@ -84,6 +85,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
+            door = opened.enter_context(Door(options.control, options.control_keys)) if options.control else None
             path = resumed or options.runs_dir / (options.run or name_of(name, options.env))
             if resumed:
                 run = opened.enter_context(RunDirectory(path, resumed=True))
@@ -95,7 +97,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             parts = None if spec is None else build(name, options, spec, opened)
             if not resumed:
                 run = opened.enter_context(RunDirectory(path, force=options.force))
-        server = opened.enter_context(Server())
+        server = opened.enter_context(Server(door))
 
         def config() -> dict[str, Any]:
             return {"algorithm": name, **_jsonable(settings.options), "run": path.name}
@@ -141,7 +143,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             print("interrupted before the environment was up", file=sys.stderr)
             return INTERRUPTED
         run.settle(config())
-        run.listens(server.address)
+        run.listens(server.address, door)
         fit_process()
 
         trackers: list[Tracker] = [TensorBoard(path)]

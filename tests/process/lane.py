@@ -140,9 +140,10 @@ class Lane:
 class Stranger:
     """Somebody who talks to the main process in a worker's place."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, name: str = "stranger") -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, name.encode())
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.connect(server.address)
 

@@ -60,6 +60,24 @@ CASES = [
     case("ddpg", "--run", "a\0b", says=("--run",)),
     case("ddpg", "--run", "x" * 5000, says=("--run", "64")),
     *(
+        case("ddpg", "--control", address, says=(f"--control {address}", "--control-keys"))
+        for address in ("tcp://0.0.0.0:5555", "tcp://192.0.2.1:*", "tcp://128.0.0.1:5555")
+    ),
+    *(
+        case("ddpg", "--control", f"tcp://{place}", says=(f"--control 'tcp://{place}'", "tcp://127.0.0.1:5555"))
+        for place in (
+            "*:5555",
+            "eth0:5555",
+            "127.0.0.1",
+            "127.1:5555",
+            "[::]:5555",
+            "127.0.0.1:1,0.0.0.0:5555",
+            "localhost:65536",
+        )
+    ),
+    case("ddpg", "--control", "ipc:///tmp/control", says=("--control 'ipc:///tmp/control'",)),
+    case("ddpg", "--control", "tcp://0.0.0.0:*", "--control-keys", "/dev/null", says=("--control-keys /dev/null",)),
+    *(
         case("ddpg", f"--algo.{name}", value, says=(name, str(value)))
         for name, values in {
             "gamma": (-0.1, 1.5, "nan"),

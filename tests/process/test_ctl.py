@@ -215,7 +215,7 @@ def test_an_order_with_words_of_another_kind_is_dropped_and_counted() -> None:
     context = zmq.Context()
     with Server() as server:
         socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, b"somebody")
+        socket.setsockopt(zmq.IDENTITY, b"operator-1")
         socket.connect(server.address)
         for message in (msgspec.msgpack.encode({"type": "Order", "request": 1, "words": "stop"}), b"\x00" * 99):
             socket.send(message)
@@ -223,7 +223,7 @@ def test_an_order_with_words_of_another_kind_is_dropped_and_counted() -> None:
         reports: list[Report] = []
         while not reports:
             reports += server.receive()
-        assert reports == [Order(1, ["status"], "somebody")] and server.num_refused == 2
+        assert reports == [Order(1, ["status"], "operator-1")] and server.num_refused == 2
         context.destroy(linger=0)
 
 
