@@ -18,7 +18,8 @@ FOREVER = ("--workers", 2, "--steps", 10**9, "--eval-every", 10**8, "--checkpoin
 
 def events(run: Run, worker: str) -> list[str]:
     """What became of it, in order; who is ready said so."""
-    return [record["event"] for record in run.records("worker") if record["worker"] == worker]
+    told = [record["event"] for record in run.records("worker") if record["worker"] == worker]
+    return [event for event in told if event != "started"]
 
 
 def status(run: Run) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def faulty(start_once: Start) -> dict[str, Run]:
 
     def act(fault: str) -> Run:
         limits = {"hang@50": ("--unity.answer-s", 1), "slow-start@60": ("--unity.launch-s", 1.5)}.get(fault, ())
-        run = start_once(*BALL, "--unity.args", f"--fault {fault}", *limits, run=fault.replace("@", "-"))
+        args = ("--unity.args", f"--fault {fault}", "--max-restarts", 0)
+        run = start_once(*BALL, *args, *limits, run=fault.replace("@", "-"))
         run.wait()
         return run
 
@@ -110,7 +111,7 @@ def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(cas
 @pytest.mark.parametrize("victim", ["main", "worker"])
 def test_no_player_outlives_its_worker(victim: str, hanging: bool, start: Start) -> None:
     args = ("--unity.args", "--fault hang@200 --fault ignore-quit") if hanging else ()
-    run = start(*BALL, *SMALL, *args, "--steps", 10**7)
+    run = start(*BALL, *SMALL, *args, "--steps", 10**7, "--max-restarts", 0)
     run.wait_for("progress")
     if hanging:
         log = run.directory / "logs/player-0.log"
