@@ -60,7 +60,7 @@ def make_checkout(there: Path) -> Path:
 def test_every_command_of_the_first_five_minutes_runs_as_it_stands_there(tmp_path: Path) -> None:
     told = commands()
     assert set(LEFT_OUT) < set(told)
-    programs = {"train", "evaluate", "export", "plot", "check", "ctl"}
+    programs = {"train", "evaluate", "export", "plot", "check", "ctl", "watch", "audit"}
     assert set(re.findall(r"-m scripts\.(\w+)", "".join(told))) == programs
     checkout, name = make_checkout(tmp_path / "sharl"), ""
 
@@ -87,8 +87,16 @@ def test_every_command_of_the_first_five_minutes_runs_as_it_stands_there(tmp_pat
         records = checkout / "runs" / name / "metrics.jsonl"
         ready = '"worker": "worker-0", "event": "ready"'
         wait_until(lambda: records.read_text().count(ready) == 2 or going_on.poll() is not None, "its worker")
+        (watch,) = (command for command in others if "scripts.watch" in command)
+        watched = tmp_path / "watched"
+        with open(watched, "wb") as file:
+            watching = subprocess.Popen(words(watch), cwd=checkout, stdout=file, stderr=file)
+        wait_until(lambda: bool(watched.read_text()), "the first episode that is watched")
         for command in [*others[resume + 1 :], STOP]:
-            run(command)
+            if command != watch:  # it ends with the run
+                run(command)
         assert going_on.wait(PATIENCE_S) == 0, printed.read_text()
+        assert watching.wait(PATIENCE_S) == 0, watched.read_text()
     finally:
         going_on.kill()
+        watching.kill()
