@@ -69,6 +69,7 @@ class DDPG:
         self._target_critic.data.copy_(self._critic.data)
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critic)
+        self.optimizers = (self._actor_optimizer, self._critic_optimizer)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critic, actor and targets (algorithm 1 of the paper, from "Sample a random minibatch" on)."""

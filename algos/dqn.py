@@ -113,6 +113,7 @@ class DQN:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
+        self.optimizers = (self._networks.optimizer,)
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (algorithm 1 of Mnih et al. 2015)."""

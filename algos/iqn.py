@@ -72,6 +72,7 @@ class IQN:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
+        self.optimizers = (self._networks.optimizer,)
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (section 3.1 of the paper)."""

@@ -18,6 +18,8 @@ from core.net import NORMALIZED_LIMIT, NetSpec, layers
 VECTOR = ""
 """the vector's key among what `prepare` returns; images have their field's name"""
 _SMALLEST_VARIANCE = 1e-8
+FAR = 1e12
+"""as which a number that is larger counts: sums of squares must stay within float32"""
 _FIRST_SIGMA = 0.5
 
 
@@ -243,10 +245,11 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def count(self, x: Tensor) -> None:
         """Count in (n, width) numbers."""
+        x = x.clamp(-FAR, FAR)
         n, total = len(x), self._count + len(x)
         variance, mean = torch.var_mean(x, dim=0, correction=0)
-        delta = mean - self.mean
-        self._m2 += variance * n + delta.square() * (self._count * n / total)
-        self.mean += delta * (n / total)
+        delta, share = mean - self.mean, n / total
+        self._m2.add_(variance, alpha=n).addcmul_(delta.square(), self._count * share)
+        self.mean.addcmul_(delta, share)
         self._count.copy_(total)
         self.scale.copy_((self._m2 / total).clamp(min=_SMALLEST_VARIANCE).rsqrt())

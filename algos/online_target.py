@@ -22,14 +22,14 @@ class OnlineTarget:
         self.online, self.target = Network(net).to(device), Network(net).to(device)
         self._online, self._target = flatten(self.online), flatten(self.target)
         self._target.data.copy_(self._online.data)
-        self._optimizer = Optimizer(self._online)
+        self.optimizer = Optimizer(self._online)
         self._updates = 0
         self._epsilon = config.epsilon(0)
 
     def descend(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
         """One step of the online network down the gradient of `loss`, and now and then one of the target after it."""
         self._updates, self._epsilon = self._updates + 1, config.epsilon(agent_steps)
-        self._optimizer.descend(loss, config, config.lr, agent_steps)
+        self.optimizer.descend(loss, config, config.lr, agent_steps)
         if self._updates % config.target_every == 0:
             self._target.data.lerp_(self._online.data, config.tau)
 
@@ -43,7 +43,7 @@ class OnlineTarget:
             "normalizer": self.normalizer.state_dict(),
             "online": self._online.data,
             "target": self._target.data,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "updates": self._updates,
             "epsilon": self._epsilon,
         }
@@ -52,5 +52,5 @@ class OnlineTarget:
         self.normalizer.load_state_dict(state["normalizer"])
         self._online.data.copy_(state["online"])
         self._target.data.copy_(state["target"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._updates, self._epsilon = state["updates"], state["epsilon"]

@@ -1,12 +1,18 @@
-"""Optimizer: one gradient step on one flat vector of parameters, as the configuration says."""
+"""Optimizer: one gradient step on one flat vector of parameters, as the configuration says.
+
+A step whose loss, or whose gradient's square, is not finite is skipped: parameters and Adam's moments stay as they are.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from algos.config import Networks, linear
+from core.types import Skipped
 
 
 class Optimizer:
@@ -18,13 +24,27 @@ class Optimizer:
         self._eps = eps
         self._parameters, self._grad = flat.data, flat.grad
         self._mean, self._square = torch.zeros_like(flat.data), torch.zeros_like(flat.data)  # of the gradients
-        self._steps = torch.zeros((), device=flat.device)
+        self._steps = torch.zeros((), device=flat.device)  # in float32: beyond 2^24 it stands still
+        self._is_cpu = flat.is_cpu
+        self._asked = 0
+        self._done: int | Tensor = 0
+        self._done_then = self._asked_then = 0  # when `skipped` last found that one had been done
 
     def descend(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
         """One step down the gradient of `loss`, at what has become of `lr` after so many agent steps."""
         grad = self._grad
         grad.zero_()
         torch.autograd.backward(loss)
+        self._asked += 1
+        judged, found_inf = grad.dot(grad), None
+        if self._is_cpu:
+            if not math.isfinite(judged.item() + loss.item()):
+                return
+            self._done += 1
+        else:  # nobody waits for the device
+            is_finite = (judged + loss.detach()).isfinite()
+            self._done = self._done + is_finite
+            found_inf = (~is_finite).float()
         if config.max_grad_norm:
             grad.mul_((config.max_grad_norm / (grad.norm() + 1e-6)).clamp(max=1.0))
         if config.lr_steps:
@@ -44,7 +64,18 @@ class Optimizer:
             weight_decay=0.0,
             eps=self._eps,
             maximize=False,
+            found_inf=found_inf,
         )
+
+    def skipped(self) -> Skipped:
+        """Steps that were not done; those in a row since a call that found one done, or a state was loaded.
+
+        Waits for the device.
+        """
+        done = int(self._done)
+        if done != self._done_then:
+            self._done_then, self._asked_then = done, self._asked
+        return Skipped(self._asked - done, self._asked - self._asked_then)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self._mean, "square": self._square, "steps": self._steps}
@@ -52,3 +83,4 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, its in self.state_dict().items():
             its.copy_(state[name])
+        self._done_then, self._asked_then = int(self._done), self._asked  # nothing was skipped since

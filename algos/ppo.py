@@ -61,6 +61,7 @@ class PPO:
         self.nets = ActorCritic(spec, config, device)
         self.policy_spec = self.nets.policy_spec
         self._optimizer = Optimizer(self.nets.flatten(), eps=1e-5)
+        self.optimizers = (self._optimizer,)
         self._reward_scale = RewardScale(config.gamma)
 
     def update(self, rollout: Rollout) -> Learned:

@@ -97,6 +97,7 @@ class R2D2:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
+        self.optimizers = (self._networks.optimizer,)
         self._is_unrolled = torch.arange(length, device=device) >= config.burn_in
 
     def update(self, batch: Batch) -> Learned:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from algos.nets import Normalizer
+from algos.nets import FAR, Normalizer
 from core.rollout import Rollout
 from core.types import FloatArray
 
@@ -47,7 +47,7 @@ class RewardScale:
         follows = np.concatenate([[False], rollout.follows[:-1]])  # the row before
         goes_on = np.flatnonzero((np.diff(agent, prepend=-1) != 0) & (rollout.decision > 0))
         reward[goes_on] += self._gamma * self._returns[agent[goes_on]]
-        returns = sum_backwards(reward[::-1], (self._gamma * follows)[::-1])[::-1]
+        returns = sum_backwards(reward[::-1], (self._gamma * follows)[::-1])[::-1].clip(-FAR, FAR)
         self._returns[agent] = returns  # an agent's last row stays
         self._normalizer.count(torch.from_numpy(returns.copy())[:, None])
         scaled: FloatArray = (rollout.reward * self._normalizer.scale.numpy()).clip(-_LARGEST, _LARGEST)

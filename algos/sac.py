@@ -75,6 +75,7 @@ class SAC:
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critics)
         self._temperature_optimizer = Optimizer(self._log_temperature)
+        self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""

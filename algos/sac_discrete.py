@@ -90,6 +90,7 @@ class SACDiscrete:
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critics)
         self._temperature_optimizer = Optimizer(self._temperature)
+        self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper)."""

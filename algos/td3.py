@@ -72,6 +72,7 @@ class TD3:
         self._target_critics.data.copy_(self._critics.data)
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critics)
+        self.optimizers = (self._actor_optimizer, self._critic_optimizer)
         self._updates = 0
         self._actor_loss = torch.full((), torch.nan, device=device)  # of the last time that the actor learned
 

@@ -16,6 +16,7 @@ from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
 from core.learner import Learner
 from core.metrics import Metrics
 from core.progress import Progress
+from core.rescue import Rescue
 from core.ring import Word
 from core.roster import Roster
 from core.snapshots import Snapshots
@@ -80,6 +81,7 @@ class Job:
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
         self._progress = Progress(learner, server, metrics)
+        self._rescue = Rescue(learner, snapshots, metrics)
 
     def attend(self) -> None:
         """Hear reports, notice deaths, write progress, if it is time to.
@@ -116,7 +118,11 @@ class Job:
         self._progress.write_if_due(self._steering.paused)
 
     def finished(self) -> bool:
-        """Whether the run has reached its end. Asks for an evaluation, and writes a checkpoint, when one is due."""
+        """Whether the run has reached its end. Asks for an evaluation, and writes a checkpoint, when one is due.
+
+        Raises Diverged.
+        """
+        self._rescue.attend()
         steps, schedule = self.learner.agent_steps, self._schedule
         if self._evaluations.due(steps) and not self._has_reached_goal():
             self._evaluations.ask()

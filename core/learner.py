@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from core.ring import Ring, Word
-from core.types import Algorithm, BoolArray, FloatArray, Learned
+from core.types import Algorithm, BoolArray, FloatArray, HasOptimizers, Learned, Skipped
 from core.weights import Weights
 
 _NAP_S = 0.0001
@@ -87,8 +88,11 @@ class Learner:
         """gradient steps"""
         self.num_refused = 0
         """publications refused because a parameter was not finite"""
+        self.skipped = Skipped(0, 0)
+        """gradient steps, when the policy was last published"""
         self.metrics: dict[str, Tensor] = {}
         """of the last update; still tensors, for reading one waits for the device"""
+        self._sound: dict[str, Tensor] = {}  # of an update that skipped nothing
         self.waited_s = 0.0
         """time in which no update was due"""
         self.weights = weights
@@ -157,7 +161,26 @@ class Learner:
         if self._published_at != self.updates:
             self._publish()
 
+    def roll_back(self, algorithm: dict[str, Any]) -> None:
+        """Go on with the algorithm's earlier state; the counters, and what is drawn next, stay."""
+        self.algorithm.load_state_dict(algorithm)
+        self.metrics = self._sound
+        self._publish()
+
+    def what_is_not_finite(self) -> str:
+        """Which of the last update's losses, and the last finite values."""
+        losses = {name: value.item() for name, value in self.metrics.items() if name.endswith("loss")}
+        last = {name: f"{self._sound[name].item():.3g}" if name in self._sound else "none" for name in losses}
+        bad = [f"{name} (last finite value {last[name]})" for name, value in losses.items() if not math.isfinite(value)]
+        return f"{' and '.join(bad) or 'the gradient of ' + ' or '.join(losses)} is not finite"
+
     def _publish(self) -> None:
+        before = self.skipped.total
+        if isinstance(self.algorithm, HasOptimizers):  # the parameters are waited for anyway
+            skipped = [each.skipped() for each in self.algorithm.optimizers]
+            self.skipped = Skipped(sum(each.total for each in skipped), max(each.in_a_row for each in skipped))
+        if self.skipped.total == before:
+            self._sound = self.metrics
         if not self.weights.publish(self.policy(), self.updates):
             self.num_refused += 1
         self._published_at = self.updates

@@ -131,6 +131,8 @@ def describe(record: Record) -> str:
         case "command":
             done = "" if record["done"] else "refused: "
             return f"{record['wall_s']:6.1f} s  {' '.join(record['words'])}: {done}{record['what']}"
+        case "rollback":
+            return f"{record['wall_s']:6.1f} s  back to checkpoint {record['number']}: {record['detail']}"
         case "export":
             return f"{record['wall_s']:6.1f} s  note: this run's policy cannot be exported: {record['refusal']}"
         case "summary":

@@ -56,6 +56,8 @@ class Progress:
             weights_lag=float(now.updates - acting.mean()),
             **learner.feed.figures(now.updates),
             publications_refused=learner.num_refused,
+            updates_skipped=learner.skipped.total,
+            rows_refused=int(learner.ring.load(Word.REFUSED).sum()),
             messages_refused=self._server.num_refused,
             learner_waits=round(learner_waited, 3),
             workers_wait=round(workers_waited, 3),

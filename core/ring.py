@@ -55,6 +55,7 @@ class Word(IntEnum):
     ALIVE = 33  # counts every turn of the worker's loop, waiting ones too: the heartbeat
     WAITED_NS = 34  # time spent waiting for `allowed`
     ACTING_UPDATE = 35  # the learner's update count when the weights in use were published
+    REFUSED = 36  # agent steps that made no row because a number in them was bad
     ALLOWED = 48  # the writer may start a step while decisions < allowed
     DONE = 49  # rows below are used; FOREVER: they may be overwritten unused
     STOP = 64  # 1: end the step and leave

@@ -93,6 +93,15 @@ class Snapshots:
         wall_s: float = state["wall_s"]
         return wall_s
 
+    def roll_back(self) -> str:
+        """Networks and optimizers as in the newest checkpoint, all else as it is; returns its number.
+
+        Raises ValueError if there is none.
+        """
+        directory, _ = checkpoint.newest(self._run)
+        self._learner.roll_back(checkpoint.load_state(directory)["learner"]["algorithm"])
+        return directory.name
+
     def _schedule(self) -> None:
         if self._every:
             self._next = (self._learner.agent_steps // self._every + 1) * self._every

@@ -29,6 +29,8 @@ TAGS = {
         "workers": "charts/workers",
         "weights_lag": "charts/weights_lag",
         "publications_refused": "charts/publications_refused",
+        "updates_skipped": "charts/updates_skipped",
+        "rows_refused": "charts/rows_refused",
         "learner_waits": "charts/learner_waits",
         "workers_wait": "charts/workers_wait",
     },

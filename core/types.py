@@ -5,9 +5,9 @@ Nothing here imports torch: the environment workers read this file too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -184,6 +184,14 @@ class Learned(NamedTuple):
     """gradient steps"""
 
 
+class Skipped(NamedTuple):
+    """Gradient steps that were not done because loss or gradient was not finite."""
+
+    total: int
+    in_a_row: int
+    """up to now, at least"""
+
+
 _CHANGEABLE = "changeable"
 
 
@@ -234,3 +242,17 @@ class Algorithm(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Descends(Protocol):
+    """What makes an algorithm's gradient steps, and skips those that are not finite."""
+
+    def skipped(self) -> Skipped: ...
+
+
+@runtime_checkable
+class HasOptimizers(Protocol):
+    """An algorithm that tells how often it skipped a gradient step."""
+
+    @property
+    def optimizers(self) -> Sequence[Descends]: ...

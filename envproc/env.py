@@ -107,17 +107,22 @@ class Refused(EnvFailed, ValueError):
 
 
 class BadNumber(EnvFailed):
-    """An observation or a reward that is NaN or infinite."""
+    """An observation or a reward that is NaN, infinite or beyond what a float32 holds."""
 
 
-def refuse_bad_numbers(step: Step) -> None:
+LARGEST = np.finfo(np.float32).max
+"""what a number may be, and its negative: all is learned in float32"""
+
+
+def refuse_bad_numbers(step: Step, largest_reward: np.float32 = LARGEST) -> None:
     """Raises BadNumber: a NaN in the ring would reach every weight of every network within one update."""
     ended = step.ended
     for agents, reward, obs in ((step.agent, step.reward, step.obs), (ended.agent, ended.reward, ended.obs)):
         if len(agents):
             for name, values in (("reward", reward), *obs.items()):
-                if values.dtype.kind == "f" and not np.isfinite(values).all():
-                    at = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+                largest = largest_reward if values is reward else LARGEST
+                if values.dtype.kind == "f" and not (good := np.abs(values) <= largest).all():  # NaN is not <= either
+                    at = tuple(np.argwhere(~good)[0].tolist())
                     raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 
 

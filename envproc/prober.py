@@ -21,11 +21,12 @@ import msgspec
 
 from core.types import EnvSpec
 from envproc import EnvConfig, make_env
+from envproc.contract import Broken
 from envproc.env import Env, Place
 from envproc.long_walk import episodes, inputs, look, rewards
 from envproc.probes import Finding, contract, offers, partial_reset, seeding
 from envproc.process import die_with_parent, parent_is_gone
-from envproc.walk import Broken, RandomActions, call
+from envproc.walk import RandomActions, call
 
 _NAP_S = 0.002
 _RELAUNCHED = 1

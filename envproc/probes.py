@@ -1,6 +1,6 @@
 """Probes: each looks at one side of an environment and says what it found (`python -m scripts.check`).
 
-A finding is "ok", a "note" or "BAD". What makes it impossible to go on is raised as walk.Broken.
+A finding is "ok", a "note" or "BAD". What makes it impossible to go on is raised as contract.Broken.
 """
 
 from __future__ import annotations

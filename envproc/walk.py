@@ -15,16 +15,13 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from core.types import ACTION_MASK, Action, EnvSpec, FieldSpec, FloatArray, IntArray, Obs
+from core.types import ACTION_MASK, Action, EnvSpec, FieldSpec, FloatArray, Obs
+from envproc.contract import Broken, check_form
 from envproc.env import CannotReset, Env, EnvFailed, Step
 
 Answer = TypeVar("Answer")
 _DICE = 256
 """decisions of an agent after which its random numbers come again"""
-
-
-class Broken(Exception):
-    """The environment does not keep the contract; the message is one line that says how and what to do."""
 
 
 class Event(NamedTuple):
@@ -100,13 +97,10 @@ class RandomActions:
 
 def check(where: str, spec: EnvSpec, step: Step, is_open: npt.NDArray[np.bool_]) -> None:
     """Raises Broken for what is wrong with this step. `is_open`, the agents whose episode runs, is brought up to it."""
-    if not isinstance(step, tuple) or len(step) != len(Step._fields):
-        raise Broken(f"{where} gave a {type(step).__name__}; give an envproc.env.Step")
-    step = Step(*step)
+    step = check_form(where, spec, step)
     ended = step.ended
-    _check_side(f"{where}: ended", spec, ended.agent, ended.obs, ended.reward)
-    _check_array(f"{where}: ended.terminated", ended.terminated, (len(ended.agent),), "bool")
-    _check_side(where, spec, step.agent, step.obs, step.reward)
+    _check_finite(f"{where}: ended", ended.obs, ended.reward)
+    _check_finite(where, step.obs, step.reward)
     strangers = ended.agent[~is_open[ended.agent]]
     if strangers.size and is_open.any():
         raise Broken(f"{where} ends agents {strangers.tolist()[:5]}, which have no episode; tell an end once")
@@ -120,30 +114,13 @@ def check(where: str, spec: EnvSpec, step: Step, is_open: npt.NDArray[np.bool_])
                 raise Broken(f"{where}: agent {stuck[0]} may do nothing in branch {branch}; allow at least one choice")
 
 
-def _check_side(where: str, spec: EnvSpec, agents: IntArray, obs: Obs, reward: FloatArray) -> None:
-    _check_array(f"{where}: agent", agents, (np.size(agents),), "int64")
-    wrong = agents[(agents < 0) | (agents >= spec.num_agents)]
-    if wrong.size:
-        raise Broken(f"{where} has agents {wrong.tolist()[:5]}; spec.num_agents says 0 to {spec.num_agents - 1}")
-    if len(np.unique(agents)) < len(agents):
-        raise Broken(f"{where} has an agent twice: {agents.tolist()[:20]}; give each one row")
-    _check_array(f"{where}: reward", reward, (len(agents),), "float32")
-    if set(obs) != set(spec.obs):
-        raise Broken(f"{where}: obs has the fields {sorted(obs)}; spec says {sorted(spec.obs)}")
-    for name, field in spec.obs.items():
-        _check_array(f"{where}: obs[{name!r}]", obs[name], (len(agents), *field.shape), field.dtype)
-
-
-def _check_array(where: str, array: object, shape: tuple[int, ...], dtype: str) -> None:
-    if not isinstance(array, np.ndarray):
-        raise Broken(f"{where} is a {type(array).__name__}; give a numpy array of {dtype}")
-    if array.dtype != np.dtype(dtype):
-        raise Broken(f"{where} has dtype {array.dtype}; make it {dtype}, or change spec")
-    if array.shape != shape:
-        raise Broken(f"{where} has shape {array.shape}; make it {shape}, or change spec")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        at = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise Broken(f"{where}{at} is {array[tuple(at)]}; one such number ruins every weight: find where it is made")
+def _check_finite(where: str, obs: Obs, reward: FloatArray) -> None:
+    for name, array in [("reward", reward), *((f"obs[{name!r}]", values) for name, values in obs.items())]:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            at = np.argwhere(~np.isfinite(array))[0].tolist()
+            raise Broken(
+                f"{where}: {name}{at} is {array[tuple(at)]}; one such number ruins every weight: find where it is made"
+            )
 
 
 def events_of(step: Step) -> Iterator[tuple[int, Event]]:

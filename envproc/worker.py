@@ -35,8 +35,9 @@ from core.ring import Ring, Word
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator, Worth
-from envproc.env import CannotReset, Env, HasStats, Place, refuse_bad_numbers
+from envproc.env import CannotReset, Env, HasStats, Place
 from envproc.frames import Frames
+from envproc.guard import Guard
 from envproc.process import obey_set, parent_is_gone, serve
 from envproc.sequences import Sequences
 
@@ -130,6 +131,8 @@ class Worker:
             self._workers,
         )
         self._accumulator = (Sequences if self._recording.length else Accumulator)(spec, self._recording)
+        self._guard = Guard(self._env, self._recording, self._accumulator, self._policy, self._writer)
+        self._step = self._guard.observe(self._step)
         self._frames = Frames(spec, self._writer)
         self._recorded = self._frames.record(self._step)
 
@@ -163,10 +166,9 @@ class Worker:
             return False
         step, recorded = self._step, self._recorded
         decision = (self._policy.explore if has_policy else self._policy.guess)(step.obs, step.agent)
-        self._accumulator.decide(step.agent, recorded.obs, decision)
+        self._guard.decide(step.agent, recorded.obs, decision)
         dropped = self._drop_open_episodes()
-        self._step = self._env.step(self._policy.to_env(decision))
-        refuse_bad_numbers(self._step)
+        self._step = self._guard.observe(self._env.step(self._policy.to_env(decision)))
         self._recorded = self._frames.record(self._step)
         rows = self._accumulator.observe(self._recorded, self._worth() if self._recording.priority else None)
         if len(self._step.ended.agent):

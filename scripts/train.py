@@ -34,6 +34,7 @@ from core.evaluations import EVALUATOR, Evaluations
 from core.job import Job, Schedule
 from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
+from core.rescue import Diverged
 from core.roster import Limits, Roster
 from core.supervisor import Supervisor
 from core.to_wandb import WandB, check_wandb
@@ -56,7 +57,8 @@ DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, 130 interrupted."""
+    """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, or losses that stay
+    non-finite, 130 interrupted."""
     try:
         if arguments[:1] == ["--resume"]:
             return train(*resume.parse(arguments[1:]))
@@ -186,6 +188,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             job.reason, exit_code = "interrupted", INTERRUPTED
         except WorkerLost as lost:
             job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
+        except Diverged as diverged:
+            job.reason, exit_code, trouble = "diverged", FATAL, str(diverged)
         except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
             job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 

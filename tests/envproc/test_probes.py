@@ -11,12 +11,13 @@ import pytest
 
 from envproc import EnvConfig, long_walk
 from envproc.ball3d import Ball3D
+from envproc.contract import Broken
 from envproc.env import Env
 from envproc.long_walk import episodes, inputs, look, rewards
 from envproc.prober import Line, Offers, Refused, examine
 from envproc.probes import Finding, contract, offers, partial_reset, seeding
 from envproc.toys import Masked
-from envproc.walk import Broken, walk
+from envproc.walk import walk
 from tests.envproc import faulty
 from tests.envproc.faulty import Numbers, Sound
 

@@ -25,7 +25,6 @@ FAULTS = {  # arguments of the player -> what the error says
     "status400@50": ["PlayerDied", "status 400", "fault status400@50"],
     "hang@50": ["PlayerHangs", "no answer within 1 s", "--unity.answer-s", "fault hang@50"],
     "slow-start@60": ["PlayerHangs", "no connection within 1.5 s", "--unity.launch-s"],
-    "nan@50": ["BadNumber", "agent", "nan as VectorSensor_size8[", "]"],
 }
 
 
@@ -53,6 +52,13 @@ def test_a_player_that_fails_ends_the_run_with_its_last_words(fault: str, faulty
         assert part in run.stderr
     assert "Traceback" not in run.stderr, "where it was noticed explains nothing"
     assert run.left() == []
+
+
+def test_a_nan_costs_its_agent_the_episode_and_the_run_goes_on(start: Start) -> None:
+    nobody_learns = ("--algo.replay-ratio", 0, "--steps", 12_000)  # so nobody is evaluated, in whose player it is fatal
+    run = start(*BALL, *nobody_learns, "--unity.args", "--fault nan@50")
+    assert run.wait() == 0, run.stderr
+    assert run.summary["agent_steps"] >= 12_000 and run.records("progress")[-1]["rows_refused"] == 1
 
 
 @pytest.mark.slow
