@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous, require_sigma
-from algos.nets import Network, Normalizer, fixed, flatten, prepare
+from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
+from algos.said import say
 from core.acting import Noise, PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
@@ -71,6 +72,7 @@ class DDPG:
         self._critic_optimizer = Optimizer(self._critic)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> Learned:
         """One update of critic, actor and targets (algorithm 1 of the paper, from "Sample a random minibatch" on)."""
         config = self.config
@@ -78,25 +80,30 @@ class DDPG:
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
         # critic: towards the reward plus what the targets say of the next state
-        with torch.no_grad():
-            next_action = self.target_actor(next_obs).tanh()
-            next_q = self.target_critic(next_obs, next_action).squeeze(1)
-            target = batch.reward + batch.discount * next_q
-        q = self.critic(obs, batch.action).squeeze(1)
+        next_action = self.target_actor(next_obs).tanh()
+        next_q = self.target_critic(next_obs, next_action).squeeze(1)
+        target = batch.reward + batch.discount * next_q
+        critic = say(self.critic, obs, batch.action)
+        q = critic.value.squeeze(1)
         td_error = target - q
-        critic_loss = (batch.weight * td_error.square()).mean()
-        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
+        weighted = batch.weight * td_error
+        critic_loss = weighted.dot(td_error) / len(q)
+        critic.learn((weighted * (-2 / len(q))).unsqueeze(1))
+        self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
 
-        # actor: climb Q along the action it would take now
-        with fixed(self.critic):
-            actor_loss = -self.critic(obs, self.actor(obs).tanh()).mean()
-        self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
+        # actor: climb Q along the action it would take now, by the chain rule (equation 6)
+        actor = say(self.actor, obs)
+        action = actor.value.tanh()
+        critic = say(self.critic, obs, action)
+        actor_loss = -critic.value.mean()
+        by_action = critic.by_extra(torch.full_like(critic.value, -1 / len(q)))
+        actor.learn(by_action * (1 - action.square()))
+        self._actor_optimizer.step(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # targets: follow slowly
         self._target_critic.data.lerp_(self._critic.data, config.tau)
         self._target_actor.data.lerp_(self._actor.data, config.tau)
-        metrics = {"critic_loss": critic_loss.detach(), "actor_loss": actor_loss.detach(), "q": q.detach().mean()}
-        return Learned(metrics, td_error.detach().abs())
+        return Learned({"critic_loss": critic_loss, "actor_loss": actor_loss, "q": q.mean()}, td_error.abs())
 
     def policy_parameters(self) -> Tensor:
         sigma = self._actor.new_tensor([self.config.sigma])

@@ -28,8 +28,9 @@ from torch.nn import functional
 
 from algos.config import Greedy, only_discrete
 from algos.discrete import Branches, pick
-from algos.nets import Network, prepare
+from algos.nets import prepare
 from algos.online_target import OnlineTarget
+from algos.said import say
 from core.acting import PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 
@@ -115,6 +116,7 @@ class DQN:
         self.normalizer = self._networks.normalizer
         self.optimizers = (self._networks.optimizer,)
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (algorithm 1 of Mnih et al. 2015)."""
         config = self.config
@@ -122,43 +124,45 @@ class DQN:
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
         # what the batch's choices turned out to be worth
-        with torch.no_grad():
-            self.target.renoise()
-            if config.munchausen:
-                target = self._munchausen(batch, obs, next_obs)
-            elif config.atoms > 1:
-                target = self._categorical(batch, next_obs)
-            else:
-                target = self._expected(batch, next_obs)
+        self.target.renoise()
+        if config.munchausen:
+            target = self._munchausen(batch, obs, next_obs)
+        elif config.atoms > 1:
+            target = self._categorical(batch, next_obs)
+        else:
+            target = self._expected(batch, next_obs)
 
         # towards that: a value by its squared error, clipped (Huber), a distribution by its divergence
         self.online.renoise()
-        said = pick(self._says(self.online, obs), batch.choice)
-        if config.atoms > 1:
-            log_likely = said.log_softmax(2)
-            td_error = (torch.xlogy(target, target) - target * log_likely).sum(2).mean(1)  # (n,) KL(target || said)
-            loss = (batch.weight * td_error).mean()
-            value = (log_likely.detach().exp() @ self._support).mean()
-        else:
-            td_error = (target - said).abs().mean(1)
-            loss = (batch.weight * functional.huber_loss(said, target, reduction="none").mean(1)).mean()
-            value = said.detach().mean()
-        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
+        said = say(self.online, obs)
+        with torch.enable_grad():
+            output = said.value.requires_grad_()
+            chosen = pick(self._values(output), batch.choice)
+            if config.atoms > 1:
+                log_likely = chosen.log_softmax(2)
+                td_error = (torch.xlogy(target, target) - target * log_likely).sum(2).mean(1)  # KL(target || chosen)
+                loss = (batch.weight * td_error).mean()
+                value = (log_likely.detach().exp() @ self._support).mean()
+            else:
+                td_error = (target - chosen).abs().mean(1)
+                loss = (batch.weight * functional.huber_loss(chosen, target, reduction="none").mean(1)).mean()
+                value = chosen.detach().mean()
+        said.learn(torch.autograd.grad(loss, output)[0])
+        self._networks.step(loss.detach(), self.config, batch.agent_steps)  # and the target follows
         return Learned({"loss": loss.detach(), "q": value}, td_error.detach())
 
-    def _says(self, network: Network, obs: dict[str, Tensor]) -> Tensor:
+    def _values(self, output: Tensor) -> Tensor:
         """(n, branches, largest) values; with atoms (n, branches, largest, atoms) logits of their probabilities."""
-        output = network(obs)
         if self.config.atoms > 1:
-            output = output.unflatten(1, (-1, self.config.atoms))
+            output = output.reshape(len(output), -1, self.config.atoms)
         return self._branches.spread(output)
 
     def _next(self, batch: Batch, next_obs: dict[str, Tensor]) -> Tensor:
         """(n, branches) or (n, branches, atoms) what the target says of the best choices next."""
-        said = judge = self._says(self.target, next_obs)
+        said = judge = self._values(self.target(next_obs))
         if self.config.double:
             self.online.renoise()
-            judge = self._says(self.online, next_obs)
+            judge = self._values(self.online(next_obs))
         values = judge.softmax(3) @ self._support if self.config.atoms > 1 else judge
         return pick(said, self._branches.best(values, batch.next_obs))
 
@@ -187,7 +191,7 @@ class DQN:
         """
         config, branches = self.config, self._branches
         now, later = (
-            (self._says(self.target, each) / config.temperature).masked_fill(~branches.allowed(seen), -torch.inf)
+            (self._values(self.target(each)) / config.temperature).masked_fill(~branches.allowed(seen), -torch.inf)
             for each, seen in ((obs, batch.obs), (next_obs, batch.next_obs))
         )
         log_likely = pick(now.log_softmax(2), batch.choice)

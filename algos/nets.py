@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from algos.dense import Chain, Dense
 from core import layers as described
-from core.layers import LAYER_NORM_EPSILON, encode
+from core.layers import encode
 from core.net import NORMALIZED_LIMIT, NetSpec, layers
 
 VECTOR = ""
@@ -20,7 +19,6 @@ VECTOR = ""
 _SMALLEST_VARIANCE = 1e-8
 FAR = 1e12
 """as which a number that is larger counts: sums of squares must stay within float32"""
-_FIRST_SIGMA = 0.5
 
 
 def prepare(obs: dict[str, Tensor], spec: NetSpec, normalizer: Normalizer | None) -> dict[str, Tensor]:
@@ -61,7 +59,8 @@ class Network(nn.Module):
         for group, members in layers(spec).items():
             self.groups[group] = tuple(_module(each) for each in members)
             self.add_module(group, nn.ModuleList(self.groups[group]))
-        self._noisy = [each for each in self.modules() if isinstance(each, _Dense) and each.layer.noisy]
+        self._chain = self._as_chain()
+        self._noisy = [each for each in self.modules() if isinstance(each, Dense) and each.layer.noisy]
         if init == "orthogonal":
             self._orthogonal(1.0 if last is None else last)
         elif last is not None:
@@ -72,6 +71,8 @@ class Network(nn.Module):
     def forward(self, obs: dict[str, Tensor], extra: Tensor | None = None, taus: Tensor | None = None) -> Tensor:
         """What `prepare` returned, (n, ...) each, and (n, spec.extra) -> (n, outputs); with `taus` (n, K) of a network
         with cosines (n, K, outputs)."""
+        if not torch.is_grad_enabled() and (chain := self.by_hand()):
+            return chain.forget(chain.forward(self.encode(obs, extra)))
         x = self._body(obs, extra)
         for layer in self.groups["cosine"]:
             assert taus is not None
@@ -100,17 +101,33 @@ class Network(nn.Module):
             layer.noise_in.zero_()
             layer.noise_out.zero_()
 
-    def _body(self, obs: dict[str, Tensor], extra: Tensor | None = None) -> Tensor:
+    def encode(self, obs: dict[str, Tensor], extra: Tensor | None = None) -> Tensor:
+        """(n, inputs of the first dense layer)"""
         encoded = [obs[VECTOR]] if VECTOR in obs else []
         for number, name in enumerate(self.spec.images):
             convs = self.groups[f"image{number}"]
             encoded.append(encode(convs, self.spec.conv == "impala", obs[name], torch.relu, _pool).flatten(1))
         if extra is not None:
             encoded.append(extra)
-        x = encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+        return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+
+    def _body(self, obs: dict[str, Tensor], extra: Tensor | None = None) -> Tensor:
+        x = self.encode(obs, extra)
         for layer in self.groups["body"]:
             x = layer(x)
         return x
+
+    def by_hand(self) -> Chain | None:
+        """The whole of it, where that is plain dense layers, and torch is not to do anything else with them."""
+        chain = self._chain
+        if chain is None or self._compiled_call_impl is not None or torch.is_autocast_enabled(chain.device.type):
+            return None
+        return chain
+
+    def _as_chain(self) -> Chain | None:
+        if self.spec.images or any(self.groups[each] for each in ("lstm", "cosine", "value")):
+            return None
+        return Chain.of([*self.groups["body"], *self.groups["head"]])
 
     def _head(self, x: Tensor) -> Tensor:
         value = x
@@ -125,10 +142,10 @@ class Network(nn.Module):
         centred = [branch - branch.mean(dim=-2, keepdim=True) for branch in branches]
         return (value.unsqueeze(-2) + torch.cat(centred, dim=-2)).flatten(-2)
 
-    def _finals(self) -> list[_Dense]:
+    def _finals(self) -> list[Dense]:
         """The layers whose numbers are the output."""
         lasts = [members[-1] for members in (self.groups["value"], self.groups["head"]) if len(members)]
-        return [each for each in lasts if isinstance(each, _Dense)]
+        return [each for each in lasts if isinstance(each, Dense)]
 
     def _orthogonal(self, last: float) -> None:
         finals = self._finals()
@@ -136,46 +153,15 @@ class Network(nn.Module):
             if isinstance(module, nn.LSTM):
                 for parameter in module.parameters():
                     _ = nn.init.orthogonal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
-            elif isinstance(module, _Dense | nn.Conv2d):
+            elif isinstance(module, Dense | nn.Conv2d):
                 nn.init.orthogonal_(module.weight, last if module in finals else math.sqrt(2))
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
 
-class _Dense(nn.Linear):
-    """core.layers.Dense; sigma starts as in Fortunato et al. 2018, section 3.2."""
-
-    noise_in: Tensor
-    noise_out: Tensor
-
-    def __init__(self, layer: described.Dense) -> None:
-        super().__init__(layer.inputs, layer.outputs)
-        self.layer = layer
-        if layer.noisy:
-            sigma = _FIRST_SIGMA / math.sqrt(layer.inputs)
-            self.weight_sigma = nn.Parameter(torch.full_like(self.weight, sigma))
-            self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma))
-            self.register_buffer("noise_in", torch.zeros(layer.inputs), persistent=False)
-            self.register_buffer("noise_out", torch.zeros(layer.outputs), persistent=False)
-        if layer.norm:
-            self.norm_weight = nn.Parameter(torch.ones(layer.outputs))
-            self.norm_bias = nn.Parameter(torch.zeros(layer.outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        y = functional.linear(x, self.weight, self.bias)
-        if layer.noisy:
-            y = y + functional.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma) * self.noise_out
-        if layer.norm:
-            y = functional.layer_norm(y, (layer.outputs,), self.norm_weight, self.norm_bias, LAYER_NORM_EPSILON)
-        if layer.activation == "none":
-            return y
-        return torch.relu(y) if layer.activation == "relu" else torch.tanh(y)
-
-
 def _module(layer: described.Layer) -> nn.Module:
     if isinstance(layer, described.Dense):
-        return _Dense(layer)
+        return Dense(layer)
     if isinstance(layer, described.Lstm):
         return nn.LSTM(layer.inputs, layer.units, batch_first=True)
     return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding)
@@ -183,17 +169,6 @@ def _module(layer: described.Layer) -> nn.Module:
 
 def _pool(x: Tensor) -> Tensor:
     return functional.max_pool2d(x, 3, 2, 1)
-
-
-@contextmanager
-def fixed(network: nn.Module) -> Iterator[None]:
-    """What the network says in here depends on its inputs alone: its own parameters get no gradient from it."""
-    parameters = list(network.parameters())
-    for each in parameters:
-        each.requires_grad_(False)
-    yield
-    for each in parameters:
-        each.requires_grad_(True)
 
 
 def flatten(*parts: nn.Module | nn.Parameter) -> nn.Parameter:
@@ -216,7 +191,7 @@ def flatten(*parts: nn.Module | nn.Parameter) -> nn.Parameter:
 
 
 class Normalizer(nn.Module):
-    """Running mean and variance of what it was shown, by the parallel update of Chan et al. (1979)."""
+    """Running mean and variance of what it was shown, by Welford's update (1962), a batch at a time."""
 
     mean: Tensor
     scale: Tensor
@@ -246,10 +221,8 @@ class Normalizer(nn.Module):
     def count(self, x: Tensor) -> None:
         """Count in (n, width) numbers."""
         x = x.clamp(-FAR, FAR)
-        n, total = len(x), self._count + len(x)
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        delta, share = mean - self.mean, n / total
-        self._m2.add_(variance, alpha=n).addcmul_(delta.square(), self._count * share)
-        self.mean.addcmul_(delta, share)
-        self._count.copy_(total)
-        self.scale.copy_((self._m2 / total).clamp(min=_SMALLEST_VARIANCE).rsqrt())
+        self._count += len(x)
+        before = x - self.mean
+        self.mean.addcmul_(before.mean(0), len(x) / self._count)
+        self._m2 += before.mul_(x - self.mean).sum(0)
+        self.scale.copy_((self._m2 / self._count).clamp_(min=_SMALLEST_VARIANCE).rsqrt_())

@@ -28,8 +28,13 @@ class OnlineTarget:
 
     def descend(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
         """One step of the online network down the gradient of `loss`, and now and then one of the target after it."""
+        self.optimizer.backward(loss)
+        self.step(loss.detach(), config, agent_steps)
+
+    def step(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
+        """The same down the gradient that was set, of `loss`."""
         self._updates, self._epsilon = self._updates + 1, config.epsilon(agent_steps)
-        self.optimizer.descend(loss, config, config.lr, agent_steps)
+        self.optimizer.step(loss, config, config.lr, agent_steps)
         if self._updates % config.target_every == 0:
             self._target.data.lerp_(self._online.data, config.tau)
 

@@ -31,10 +31,18 @@ class Optimizer:
         self._done_then = self._asked_then = 0  # when `skipped` last found that one had been done
 
     def descend(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
-        """One step down the gradient of `loss`, at what has become of `lr` after so many agent steps."""
-        grad = self._grad
-        grad.zero_()
+        """Find the gradient of `loss`, and take a step down it."""
+        self.backward(loss)
+        self.step(loss.detach(), config, lr, agent_steps)
+
+    def backward(self, loss: Tensor) -> None:
+        """Set the gradient to that of `loss`."""
+        self._grad.zero_()
         torch.autograd.backward(loss)
+
+    def step(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
+        """One step down the gradient that was set, of `loss`, at what has become of `lr` after so many agent steps."""
+        grad = self._grad
         self._asked += 1
         judged, found_inf = grad.dot(grad), None
         if self._is_cpu:
@@ -42,7 +50,7 @@ class Optimizer:
                 return
             self._done += 1
         else:  # nobody waits for the device
-            is_finite = (judged + loss.detach()).isfinite()
+            is_finite = (judged + loss).isfinite()
             self._done = self._done + is_finite
             found_inf = (~is_finite).float()
         if config.max_grad_norm:

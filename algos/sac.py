@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from algos.config import OffPolicy, only_continuous
-from algos.nets import Network, Normalizer, fixed, flatten, prepare
+from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
+from algos.said import say
 from algos.twins import Twins
 from core.acting import LOG_STD, PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
@@ -77,49 +78,62 @@ class SAC:
         self._temperature_optimizer = Optimizer(self._log_temperature)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""
         config = self.config
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
-        temperature = self._log_temperature.detach().exp()
+        temperature = self._log_temperature.exp()
 
         # critics: towards the reward plus the lower of what the targets say, and the entropy, of a next action
-        with torch.no_grad():
-            next_action, next_log_prob = self._sample(next_obs)
-            next_value = self.target_critics(next_obs, next_action).amin(dim=0) - temperature * next_log_prob
-            target = batch.reward + batch.discount * next_value
-        q = self.critics(obs, batch.action)
+        next_action, next_log_prob = self._sample(self.actor(next_obs))
+        next_value = self.target_critics(next_obs, next_action).amin(dim=0) - temperature * next_log_prob
+        target = batch.reward + batch.discount * next_value
+        critics = self.critics.say(obs, batch.action)
+        q = critics.value
         td_error = target - q
-        critic_loss = 0.5 * (batch.weight * td_error.square()).mean(dim=1).sum()
-        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
+        weighted = batch.weight * td_error
+        critic_loss = 0.5 * (weighted * td_error).sum() / len(target)
+        critics.learn(weighted * (-1 / len(target)))
+        self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor: climb the lower critic and the entropy
-        action, log_prob = self._sample(obs)
-        with fixed(self.critics):
-            actor_loss = (temperature * log_prob - self.critics(obs, action).amin(dim=0)).mean()
-        self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
+        actor = say(self.actor, obs)
+        with torch.enable_grad():
+            output = actor.value.requires_grad_()
+            action, log_prob = self._sample(output)
+        critics = self.critics.say(obs, action.detach())
+        lower = critics.value.amin(dim=0)
+        actor_loss = (temperature * log_prob - lower).mean()
+        by_q = (critics.value == lower) * (-1 / len(target))
+        by_log_prob = temperature.expand(len(target)) / len(target)
+        by_output = torch.autograd.grad([action, log_prob], output, [critics.by_action(by_q), by_log_prob])[0]
+        actor.learn(by_output)
+        self._actor_optimizer.step(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # temperature: down while the entropy is above its target, else up
         entropy = -log_prob.detach().mean()
         if not config.temperature:
-            temperature_loss = (self._log_temperature.exp() * (entropy - self._target_entropy)).sum()
-            self._temperature_optimizer.descend(temperature_loss, config, config.temperature_lr, batch.agent_steps)
+            assert self._log_temperature.grad is not None
+            temperature_loss = temperature * (entropy - self._target_entropy)
+            self._log_temperature.grad.copy_(temperature_loss)  # the derivative of an exponential is itself
+            self._temperature_optimizer.step(temperature_loss, config, config.temperature_lr, batch.agent_steps)
 
         # targets: follow slowly
         self._target_critics.data.lerp_(self._critics.data, config.tau)
         metrics = {
-            "critic_loss": critic_loss.detach(),
+            "critic_loss": critic_loss,
             "actor_loss": actor_loss.detach(),
-            "q": q.detach().mean(),
+            "q": q.mean(),
             "entropy": entropy,
             "temperature": temperature.squeeze(0),
         }
-        return Learned(metrics, td_error.detach().abs().mean(dim=0))
+        return Learned(metrics, td_error.abs().mean(dim=0))
 
-    def _sample(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(n, num_continuous) actions in [-1, 1] and (n,) their log-probability (appendix C, equation 26)."""
-        mean, log_std = self.actor(obs).chunk(2, dim=1)
+    def _sample(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """What the actor says -> (n, num_continuous) actions in [-1, 1], (n,) their log-probability (equation 26)."""
+        mean, log_std = output.chunk(2, dim=1)
         log_std = log_std.clamp(*LOG_STD)
         drawn = torch.randn_like(mean)
         before = mean + log_std.exp() * drawn

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous, require_sigma
-from algos.nets import Network, Normalizer, fixed, flatten, prepare
+from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
+from algos.said import say
 from algos.twins import Twins
 from core.acting import PolicySpec
 from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
@@ -76,6 +77,7 @@ class TD3:
         self._updates = 0
         self._actor_loss = torch.full((), torch.nan, device=device)  # of the last time that the actor learned
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> Learned:
         """One update of the critics, and every few of actor and targets (algorithm 1 of the paper)."""
         config = self.config
@@ -83,28 +85,33 @@ class TD3:
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
         # critics: towards the reward plus the lower of what the targets say around the target actor's action
-        with torch.no_grad():
-            next_action = self.target_actor(next_obs).tanh()
-            noise = config.target_sigma * torch.randn_like(next_action)
-            next_action += noise.clamp(-config.target_clip, config.target_clip)
-            next_q = self.target_critics(next_obs, next_action.clamp(-1, 1)).amin(dim=0)
-            target = batch.reward + batch.discount * next_q
-        q = self.critics(obs, batch.action)
+        next_action = self.target_actor(next_obs).tanh()
+        noise = config.target_sigma * torch.randn_like(next_action)
+        next_action += noise.clamp(-config.target_clip, config.target_clip)
+        next_q = self.target_critics(next_obs, next_action.clamp(-1, 1)).amin(dim=0)
+        target = batch.reward + batch.discount * next_q
+        critics = self.critics.say(obs, batch.action)
+        q = critics.value
         td_error = target - q
-        critic_loss = (batch.weight * td_error.square()).mean(dim=1).sum()
-        self._critic_optimizer.descend(critic_loss, config, config.critic_lr, batch.agent_steps)
+        weighted = batch.weight * td_error
+        critic_loss = (weighted * td_error).sum() / len(target)
+        critics.learn(weighted * (-2 / len(target)))
+        self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
 
         # actor, and targets that follow slowly: only every few updates, when the critics are less wrong
         self._updates += 1
         if self._updates % config.policy_delay == 0:
-            with fixed(self.critics.one):  # climb the first critic
-                actor_loss = -self.critics.one(obs, self.actor(obs).tanh()).mean()
-            self._actor_optimizer.descend(actor_loss, config, config.actor_lr, batch.agent_steps)
-            self._actor_loss = actor_loss.detach()
+            actor = say(self.actor, obs)
+            action = actor.value.tanh()
+            critic = say(self.critics.one, obs, action)  # climb the first, by the chain rule
+            by_action = critic.by_extra(torch.full_like(critic.value, -1 / len(action)))
+            actor.learn(by_action * (1 - action.square()))
+            self._actor_loss = -critic.value.mean()
+            self._actor_optimizer.step(self._actor_loss, config, config.actor_lr, batch.agent_steps)
             self._target_critics.data.lerp_(self._critics.data, config.tau)
             self._target_actor.data.lerp_(self._actor.data, config.tau)
-        metrics = {"critic_loss": critic_loss.detach(), "actor_loss": self._actor_loss, "q": q.detach().mean()}
-        return Learned(metrics, td_error.detach().abs().mean(dim=0))
+        metrics = {"critic_loss": critic_loss, "actor_loss": self._actor_loss, "q": q.mean()}
+        return Learned(metrics, td_error.abs().mean(dim=0))
 
     def policy_parameters(self) -> Tensor:
         sigma = self._actor.new_tensor([self.config.sigma])

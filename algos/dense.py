@@ -1,0 +1,142 @@
+"""Dense layers in torch, and chains of them whose backward pass stands here instead of in autograd.
+
+Of an update of two layers of 64 autograd is a third, of two of 256 an eighth: for each product it makes a node, a new
+array and a further pass over memory. Without it the same few arrays serve again and again, and stay in the caches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core import layers as described
+from core.layers import LAYER_NORM_EPSILON
+
+_FIRST_SIGMA = 0.5
+
+
+class Dense(nn.Linear):
+    """core.layers.Dense; sigma starts as in Fortunato et al. 2018, section 3.2."""
+
+    noise_in: Tensor
+    noise_out: Tensor
+
+    def __init__(self, layer: described.Dense) -> None:
+        super().__init__(layer.inputs, layer.outputs)
+        self.layer = layer
+        if layer.noisy:
+            sigma = _FIRST_SIGMA / math.sqrt(layer.inputs)
+            self.weight_sigma = nn.Parameter(torch.full_like(self.weight, sigma))
+            self.bias_sigma = nn.Parameter(torch.full_like(self.bias, sigma))
+            self.register_buffer("noise_in", torch.zeros(layer.inputs), persistent=False)
+            self.register_buffer("noise_out", torch.zeros(layer.outputs), persistent=False)
+        if layer.norm:
+            self.norm_weight = nn.Parameter(torch.ones(layer.outputs))
+            self.norm_bias = nn.Parameter(torch.zeros(layer.outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        y = functional.linear(x, self.weight, self.bias)
+        if layer.noisy:
+            y = y + functional.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma) * self.noise_out
+        if layer.norm:
+            y = functional.layer_norm(y, (layer.outputs,), self.norm_weight, self.norm_bias, LAYER_NORM_EPSILON)
+        if layer.activation == "none":
+            return y
+        return torch.relu(y) if layer.activation == "relu" else torch.tanh(y)
+
+
+class Chain:
+    """Plain dense layers, each on what the one before it says."""
+
+    def __init__(self, layers: Sequence[Dense]) -> None:
+        self._links = tuple((each.weight, each.bias, each.layer.activation) for each in layers)
+
+    @classmethod
+    def of(cls, layers: Sequence[nn.Module]) -> Chain | None:
+        """None where something stands between weights and activation of one of the layers."""
+        dense = [each for each in layers if isinstance(each, Dense) and not each.layer.noisy and not each.layer.norm]
+        return cls(dense) if len(dense) == len(layers) else None
+
+    @property
+    def device(self) -> torch.device:
+        """where its parameters are"""
+        return self._links[0][0].device
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(n, inputs of the first) -> (n, width) what each layer says, for one of the ways back."""
+        said: list[Tensor] = []
+        for weight, bias, activation in self._links:
+            out = None if len(said) == len(self._links) - 1 else _SPARE.take(len(x), len(bias), x)
+            x = torch.addmm(bias, x, weight.t(), out=out)
+            if activation == "relu":
+                x.relu_()
+            elif activation == "tanh":
+                x.tanh_()
+            said.append(x)
+        return said
+
+    def backward(self, x: Tensor, said: list[Tensor], grad: Tensor) -> None:
+        """Set the gradients of all parameters: `grad` (n, outputs of the last) is of what was said of `x`."""
+        for number in range(len(said) - 1, -1, -1):
+            weight, bias, _ = self._links[number]
+            assert weight.grad is not None and bias.grad is not None  # algos.nets.flatten makes them
+            grad = self._before_activation(number, said, grad)
+            torch.mm(grad.t(), said[number - 1] if number else x, out=weight.grad)
+            torch.sum(grad, 0, out=bias.grad)
+            if number:
+                grad = self._further(number, said, grad)
+
+    def backward_to(self, first: int, said: list[Tensor], grad: Tensor) -> Tensor:
+        """(n, inputs - first) the gradient of the inputs from number `first` on; those of the parameters stay."""
+        for number in range(len(said) - 1, 0, -1):
+            grad = self._further(number, said, self._before_activation(number, said, grad))
+        return torch.mm(self._before_activation(0, said, grad), self._links[0][0][:, first:])
+
+    def forget(self, said: list[Tensor]) -> Tensor:
+        """(n, outputs of the last) what the last layer said, from where no way goes back."""
+        *hidden, last = said
+        _SPARE.give(*hidden)
+        return last
+
+    def _before_activation(self, number: int, said: list[Tensor], grad: Tensor) -> Tensor:
+        activation, y = self._links[number][2], said[number]
+        if activation == "none":
+            return grad
+        into = grad if number < len(said) - 1 else torch.empty_like(grad)  # the last one's is the caller's
+        if activation == "relu":
+            torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=into)
+        else:
+            torch.ops.aten.tanh_backward.grad_input(grad, y, grad_input=into)
+        return into
+
+    def _further(self, number: int, said: list[Tensor], grad: Tensor) -> Tensor:
+        """One layer down; what the layer here needed is spare again."""
+        weight = self._links[number][0]
+        below = torch.mm(grad, weight, out=_SPARE.take(len(grad), weight.shape[1], grad))
+        if number < len(said) - 1:
+            _SPARE.give(grad, said[number])
+        return below
+
+
+class _Spare:
+    """Arrays between two uses."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[int, int, torch.device], list[Tensor]] = {}
+
+    def take(self, n: int, width: int, like: Tensor) -> Tensor:
+        """(n, width), with whatever stood in it."""
+        arrays = self._arrays.get((n, width, like.device))
+        return arrays.pop() if arrays else like.new_empty(n, width)
+
+    def give(self, *arrays: Tensor) -> None:
+        for each in arrays:
+            self._arrays.setdefault((*each.shape, each.device), []).append(each)
+
+
+_SPARE = _Spare()

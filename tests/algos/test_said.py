@@ -1,0 +1,118 @@
+"""The way back through a network, by hand and by autograd, against autograd on the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from algos.nets import VECTOR, Network, flatten
+from algos.said import say
+from algos.twins import Twins
+from core.net import NetSpec
+
+SPEC = NetSpec({"x": (3,)}, (8, 5), 2, extra=2)
+SPECS = {
+    "two hidden layers": SPEC,
+    "one": replace(SPEC, hidden=(8,)),
+    "none": replace(SPEC, hidden=()),
+    "four, by tanh": replace(SPEC, hidden=(8, 5, 8, 8), activation="tanh"),
+    "not plain": replace(SPEC, layer_norm=True),
+}
+
+
+def made(spec: NetSpec) -> Network:
+    torch.manual_seed(0)
+    network = Network(spec, last=None)
+    flatten(network)
+    return network
+
+
+def inputs(n: int = 7) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    random = torch.Generator().manual_seed(n)
+    return {VECTOR: torch.randn(n, 3, generator=random)}, torch.randn(n, 2, generator=random), torch.randn(n, 2)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+class TestOne:
+    def test_value_and_gradients_are_autograds(self, spec: NetSpec) -> None:
+        obs, extra, grad = inputs()
+        ours, theirs = made(spec), made(spec)
+        with torch.no_grad():
+            assert (ours.by_hand() is None) == spec.layer_norm
+            said, again = say(ours, obs, extra), say(ours, obs, extra)
+            acted = ours(obs, extra)
+            said.learn(grad)
+            by_extra = again.by_extra(grad)
+        extra.requires_grad_()
+        value = theirs(obs, extra)
+        torch.autograd.backward(value, grad)
+        for each in (said.value, again.value, acted):
+            torch.testing.assert_close(each, value.detach())
+        assert extra.grad is not None
+        torch.testing.assert_close(by_extra, extra.grad)
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+
+    def test_gradients_are_set_and_not_added_to_and_those_by_extra_leave_them_alone(self, spec: NetSpec) -> None:
+        obs, extra, grad = inputs()
+        network = made(spec)
+        with torch.no_grad():
+            say(network, obs, extra).learn(grad)
+            once = [each.grad.clone() for each in network.parameters() if each.grad is not None]
+            say(network, obs, extra).by_extra(grad)
+            say(network, *inputs(4)[:2]).by_extra(inputs(4)[2])
+            say(network, obs, extra).learn(grad)
+        assert len(once) > 1
+        for parameter, before in zip(network.parameters(), once, strict=True):
+            assert parameter.grad is not None and parameter.grad.equal(before)
+
+
+def test_what_was_said_of_one_batch_stands_while_others_are_asked_about() -> None:
+    network = made(SPEC)
+    obs, extra, grad = inputs()
+    with torch.no_grad():
+        say(network, obs, extra).learn(grad)
+        alone = [each.grad.clone() for each in network.parameters() if each.grad is not None]
+        said = say(network, obs, extra)
+        for _ in range(3):
+            other = {VECTOR: torch.randn(7, 3)}
+            network(other, extra)
+            say(network, other, extra).by_extra(grad)
+        said.learn(grad)
+    for parameter, before in zip(network.parameters(), alone, strict=True):
+        assert parameter.grad is not None and parameter.grad.equal(before)
+
+
+def test_under_autocast_it_goes_through_autograd() -> None:
+    network = made(SPEC)
+    obs, extra, grad = inputs()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network.by_hand() is None
+        said = say(network, obs, extra)
+        said.learn(grad)
+    assert said.value.dtype == torch.float32 and next(network.parameters()).grad is not None
+
+
+def test_twins_learn_each_by_its_own_and_give_the_sum_by_action() -> None:
+    torch.manual_seed(0)
+    twins = Twins(replace(SPEC, outputs=1))
+    flatten(twins)
+    obs, action, _ = inputs()
+    grad = torch.randn(2, 7)
+    with torch.no_grad():
+        value = twins.say(obs, action).value
+        by_action = twins.say(obs, action).by_action(grad)
+        twins.say(obs, action).learn(grad)
+    ours = [each.grad.clone() for each in twins.parameters() if each.grad is not None]
+    for each in twins.parameters():
+        each.grad = torch.zeros_like(each)
+    action.requires_grad_()
+    torch.autograd.backward(twins(obs, action), grad)
+    assert action.grad is not None
+    torch.testing.assert_close(value, twins(obs, action).detach())
+    torch.testing.assert_close(by_action, action.grad)
+    for one, other in zip(ours, twins.parameters(), strict=True):
+        torch.testing.assert_close(one, other.grad)
