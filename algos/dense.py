@@ -51,7 +51,7 @@ class Dense(nn.Linear):
 
 
 class Chain:
-    """Plain dense layers, each on what the one before it says."""
+    """Plain dense layers, each on what the one before it says. The last has no activation."""
 
     def __init__(self, layers: Sequence[Dense]) -> None:
         self._links = tuple((each.weight, each.bias, each.layer.activation) for each in layers)
@@ -107,12 +107,11 @@ class Chain:
         activation, y = self._links[number][2], said[number]
         if activation == "none":
             return grad
-        into = grad if number < len(said) - 1 else torch.empty_like(grad)  # the last one's is the caller's
         if activation == "relu":
-            torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=into)
+            torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
         else:
-            torch.ops.aten.tanh_backward.grad_input(grad, y, grad_input=into)
-        return into
+            torch.ops.aten.tanh_backward.grad_input(grad, y, grad_input=grad)
+        return grad
 
     def _further(self, number: int, said: list[Tensor], grad: Tensor) -> Tensor:
         """One layer down; what the layer here needed is spare again."""
