@@ -106,6 +106,10 @@ class Roster:
         """Names of the workers that have begun."""
         return [name for lane, name in self._lanes() if self._posts[name].is_up]
 
+    def has(self, name: str) -> bool:
+        """Whether it is there, at work, coming or leaving."""
+        return self._crew.has(name)
+
     def start(self, hired: bool) -> None:
         """A worker for every lane that shall have one; `hired`: they are there already."""
         for lane in np.flatnonzero(self._ring.wanted).tolist():

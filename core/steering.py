@@ -34,7 +34,9 @@ _MOST_AGENTS = 1000
 _LONGEST_REFUSAL = 2000
 """letters: a message has a limit, and what was said wrongly is repeated in it"""
 _ANSWER_S = 10.0
-"""how long a worker may take for what it is asked to do"""
+"""how long a worker may take for what it is asked to do, ..."""
+_LAST_WORDS_S = 0.5
+"""... and how long after it has left an answer may be on its way"""
 
 
 class Refused(ValueError):
@@ -156,11 +158,16 @@ class Steering:
 
     def attend(self) -> None:
         """Answer for workers that do not."""
+        now = time.monotonic()
         for number, pending in list(self._pending.items()):
-            if time.monotonic() > pending.deadline:
+            have_left = sorted(name for name in pending.waiting if not self._roster.has(name))
+            if have_left:
+                pending.deadline = min(pending.deadline, now + _LAST_WORDS_S)
+            if now > pending.deadline:
                 del self._pending[number]
-                silent = ", ".join(sorted(pending.waiting))
-                self._answer(pending.order, False, f"{silent} has not answered for {_ANSWER_S:.0f} s")
+                silent = have_left or sorted(pending.waiting)
+                why = "has left" if have_left else f"has not answered for {_ANSWER_S:.0f} s"
+                self._answer(pending.order, False, f"{', '.join(silent)} {why}")
 
     def close(self) -> None:
         """The run is over: so are the orders that nobody obeyed."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-_LOG_LINES = 10
+_LOG_LINES, _LOG_BYTES = 10, 2**14
 _LEAVE_S = 5.0
 
 
@@ -97,8 +97,7 @@ class Supervisor:
         reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         log = ""
         if self._log_dir is not None:
-            printed = (self._log_dir / f"{name}.log").read_text(errors="replace")
-            log = "\n".join(printed.splitlines()[-_LOG_LINES:])
+            log = _end_of(self._log_dir / f"{name}.log")
         return Death(name, reason, code < 0, log)
 
     def stop(self, grace_s: float = 2.0, ask: Callable[[str], bool] = lambda name: True) -> None:
@@ -116,6 +115,14 @@ class Supervisor:
                 _wait(child, deadline)
             deadline = time.monotonic() + 0.5
         self._children.clear()
+
+
+def _end_of(file: Path) -> str:
+    """Its last lines; not all is read, an environment may have printed for days."""
+    with open(file, "rb") as log:
+        log.seek(max(file.stat().st_size - _LOG_BYTES, 0))
+        printed = log.read().decode(errors="replace")
+    return "\n".join(printed.splitlines()[-_LOG_LINES:])
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,8 @@ class Desk:
     def __init__(self) -> None:
         self.sent: list[tuple[str, Command]] = []
         self.late: list[Order] = []
-        workers: Any = SimpleNamespace(at_work=["worker-0", "worker-1"])
+        self.there = {"worker-0", "worker-1"}
+        workers: Any = SimpleNamespace(at_work=["worker-0", "worker-1"], has=self.there.__contains__)
         server: Any = SimpleNamespace(send=self._send, receive=lambda: self.late)
         anything: Any = SimpleNamespace(agent_steps=0, updates=0, write=lambda *_, **__: None)
         self.steering = Steering(server, anything, anything, workers, anything, anything, False, anything)
@@ -67,6 +69,19 @@ def test_an_answer_that_comes_too_late_is_nobodys(monkeypatch: pytest.MonkeyPatc
     desk.steering.close()
     assert [(request, done) for request, done, _ in desk.replies] == [(5, False)]
     assert desk.replies[0][2].startswith("worker-0 has not answered")
+
+
+def test_who_has_left_is_answered_for_as_soon_as_its_last_words_would_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    desk.order(5, "reset", "0", "3")
+    desk.order(6, "reset", "1", "3")
+    desk.there.remove("worker-1")
+    desk.steering.attend()
+    assert desk.replies == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    desk.steering.attend()
+    assert desk.replies == [(6, False, "worker-1 has left")]
 
 
 def test_when_the_run_ends_orders_that_wait_and_those_that_just_came_are_answered() -> None:
