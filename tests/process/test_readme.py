@@ -80,7 +80,7 @@ def test_every_command_of_the_first_five_minutes_runs_as_it_stands_there(tmp_pat
     with ThreadPoolExecutor(2) as pool:  # begun in order, two at a time: none of them needs another one
         list(pool.map(run, others[:resume]))
 
-    printed = tmp_path / "printed"
+    printed, watching = tmp_path / "printed", None
     with open(printed, "wb") as file:
         going_on = subprocess.Popen(words(others[resume]), cwd=checkout, stdout=file, stderr=file)
     try:  # "while it runs, it can be told what to do"
@@ -99,4 +99,5 @@ def test_every_command_of_the_first_five_minutes_runs_as_it_stands_there(tmp_pat
         assert watching.wait(PATIENCE_S) == 0, watched.read_text()
     finally:
         going_on.kill()
-        watching.kill()
+        if watching is not None:
+            watching.kill()
