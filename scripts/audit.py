@@ -6,18 +6,23 @@ holds in each of them.
 
 from __future__ import annotations
 
-import json
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from scripts.command_line import UsageError, read_command_line
+from scripts.records import Record, read_records
 from scripts.runs import find_run
 
 CLEAN, BROKEN, USAGE = 0, 1, 2
@@ -25,8 +30,6 @@ _ENDS = ("failed", "died", "hangs", "does not fit", "leaves")
 _GROWING = ("agent_steps", "updates", "env_steps")
 _SLACK = 1.05
 """of a replay ratio, for a short run that ends in the middle of a step"""
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 all held, 1 something did not, 2 usage."""
     try:
         options = read_command_line(Options, arguments, "python -m scripts.audit")
-        records = read(find_run(options.run, options.runs_dir) / "metrics.jsonl")
-    except (UsageError, OSError, ValueError) as error:
+        records = read_records(find_run(options.run, options.runs_dir))
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     found = [broken for session in sessions(records) for broken in violations(session)]
@@ -52,12 +55,6 @@ def main(arguments: list[str]) -> int:
         print(broken)
     print(f"{len(records):,} records, {counts(records)}: {len(found)} violations")
     return BROKEN if found else CLEAN
-
-
-def read(file: Path) -> list[Record]:
-    """All records; of a run that was killed, not the half of one. Raises OSError, and ValueError for other lines."""
-    whole = file.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def sessions(records: list[Record]) -> list[list[Record]]:
@@ -147,4 +144,4 @@ def _an_end_in_order(session: list[Record]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

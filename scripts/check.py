@@ -6,6 +6,11 @@ hang and die included, is a line of the report.
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -161,7 +166,4 @@ def _speed(num: int, speeds: list[Speed]) -> Finding:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

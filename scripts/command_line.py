@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +47,11 @@ def _one_line(box: str) -> str:
 
 def check_output(option: str, file: Path, *endings: str) -> None:
     """Raises UsageError, before any work is done, if `file` cannot be written or has none of these endings."""
-    if file.suffix not in endings:
+    if endings and file.suffix not in endings:
         raise UsageError(f"{option} {file}: the name must end in {' or '.join(endings)}")
+    if file.is_dir():
+        raise UsageError(f"{option} {file} is a directory; name a file")
     if not file.resolve().parent.is_dir():
         raise UsageError(f"{option} {file}: there is no directory {file.parent}; make it first")
+    if not os.access(file if file.exists() else file.resolve().parent, os.W_OK):
+        raise UsageError(f"{option} {file} cannot be written; choose another place, or its permissions")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import json
 import re
 import sys
@@ -44,12 +49,16 @@ def main(arguments: list[str]) -> int:
         options = read_command_line(Options, arguments, "python -m scripts.ctl")
         if not options.words:
             raise UsageError("name a command: python -m scripts.ctl status")
+        if options.control_keys and not options.control:
+            raise UsageError("--control-keys is for a job on another machine; add --control tcp://HOST:PORT")
         if options.control:
             token = "" if options.control_keys else token_of(options.run, options.runs_dir)
             reply = ask(options.control, list(options.words), token, options.control_keys)
         else:
             runs = find_running(options.run, options.runs_dir)
-            if options.words == ("ls",):
+            if options.words[0] == "ls":
+                if options.words[1:]:
+                    raise UsageError(f"ls takes nothing behind it, and there is {' '.join(options.words[1:])!r}")
                 print("\n".join(_lines(runs)))
                 return DONE
             reply = ask(runs[0].address, list(options.words))
@@ -67,10 +76,14 @@ def _lines(runs: list[Running]) -> list[str]:
     """One for each, in columns."""
     rows = []
     for run in runs:
-        config = json.loads((run.directory / "config.json").read_text())
+        try:
+            config = json.loads((run.directory / "config.json").read_bytes())
+            algorithm, env = str(config["algorithm"]), str(config["env"])
+        except (OSError, KeyError, TypeError, ValueError):
+            algorithm, env = "?", "config.json cannot be read"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.since))
         steps = f"{_agent_steps(run.directory):,} agent steps"
-        rows.append((run.directory.name, config["algorithm"], config["env"], f"pid {run.pid}", steps, f"since {since}"))
+        rows.append((run.directory.name, algorithm, env, f"pid {run.pid}", steps, f"since {since}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -87,7 +100,4 @@ def _agent_steps(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

@@ -10,15 +10,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from scripts.command_line import UsageError
+from scripts.records import Record, read_records
 
 Array = npt.NDArray[np.float64]
-Record = dict[str, Any]
 Axis = Literal["steps", "time"]
 
 _X = {"steps": "agent_steps", "time": "wall_s"}
@@ -76,20 +76,12 @@ class Group:
 
 def read_run(directory: Path) -> Run:
     """What the run in `directory` wrote down. Raises UsageError if that is nothing, or cannot be read."""
-    file = directory / "metrics.jsonl"
     records: list[Record] = []
-    try:
-        for line in file.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):  # the last one may be on its way
-                record = json.loads(line)
-                if record["kind"] == "resumed":  # what was not in the checkpoint has never been
-                    reached = record["agent_steps"]
-                    records = [each for each in records if each.get("agent_steps", 0) <= reached]
-                records.append(record)
-    except FileNotFoundError:
-        pass
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{file}, line {len(records) + 1}, is no record of a run: {error}") from error
+    for record in read_records(directory):
+        if record["kind"] == "resumed":  # what was not in the checkpoint has never been
+            reached = record["agent_steps"]
+            records = [each for each in records if each.get("agent_steps", 0) <= reached]
+        records.append(record)
     config = next((record for record in records if record["kind"] == "config"), {})
     kept = {kind: [record for record in records if record["kind"] == kind] for kind in ("progress", "eval")}
     if not any(kept.values()):

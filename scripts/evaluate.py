@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import json
 import sys
 from contextlib import ExitStack, closing
@@ -53,6 +58,7 @@ class Options:
     def check(self) -> None:
         """Raises ValueError or UsageError, in one line, for the first option that cannot be meant."""
         require("--episodes", self.episodes, self.episodes >= 1, "at least 1")
+        require("--seed", self.seed, 0 <= self.seed < 2**32, "at least 0, below 2**32")
         if self.json is not None:
             check_output("--json", self.json, ".json")
         if self.video is not None:
@@ -94,10 +100,10 @@ def main(arguments: list[str]) -> int:
             return 3
     assert result is not None  # nobody interrupts it
     figures = _figures(*result)
-    _show(figures)
     if options.json is not None:
         about = {"run": directory.resolve().name, "env": config.name, "seed": options.seed}
         options.json.write_text(json.dumps({**about, **figures}) + "\n")
+    _show(figures)
     return 0
 
 
@@ -128,7 +134,4 @@ def _show(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

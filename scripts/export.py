@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -15,7 +20,7 @@ from core.checkpoint import SavedPolicy, load_policy
 from core.onnx_graph import build
 from core.onnx_nodes import OPSETS
 from core.types import FloatArray, require
-from scripts.command_line import UsageError, read_command_line
+from scripts.command_line import UsageError, check_output, read_command_line
 from scripts.runs import find_run
 
 _FURTHEST = 1e-3
@@ -43,12 +48,17 @@ def main(arguments: list[str]) -> int:
     try:
         options = read_command_line(Options, arguments, "python -m scripts.export")
         require("--opset", options.opset, options.opset in OPSETS, f"from {OPSETS[0]} to {OPSETS[-1]}")
+        check_output("--onnx", options.onnx)
         saved, parameters = load_policy(find_run(options.run, options.runs_dir))
         model = build(saved, parameters, unity=options.unity, opset=options.opset)
         checked = _check(model, saved, parameters)
-        options.onnx.write_bytes(model.SerializeToString())
-    except (UsageError, ValueError, OSError) as error:
+    except (UsageError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        options.onnx.write_bytes(model.SerializeToString())
+    except OSError as error:
+        print(f"error: --onnx {options.onnx} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     print(f"{options.onnx}: opset {options.opset}, {options.onnx.stat().st_size / 1000:,.0f} KB")
     for side, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
@@ -85,7 +95,4 @@ def _told(value: onnx.ValueInfoProto) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

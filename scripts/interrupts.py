@@ -8,8 +8,7 @@ import signal
 from collections.abc import Iterator
 
 from core.watch import Interrupted
-
-INTERRUPTED = 130
+from scripts.entry import INTERRUPTED
 
 
 class Interrupts:

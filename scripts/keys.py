@@ -7,6 +7,11 @@ DIR/for-CLIENT/              for the operator, who gives it to scripts.ctl as --
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import os
 import re
 import shutil
@@ -37,8 +42,11 @@ def main(arguments: list[str]) -> int:
     before = os.umask(0o077)  # nobody else may read them, not even for a moment
     try:
         options = read_command_line(Options, arguments, "python -m scripts.keys")
-        make(options.directory, options.clients)
-    except (UsageError, OSError) as error:
+        try:
+            make(options.directory, options.clients)
+        except OSError as error:
+            raise UsageError(f"{options.directory}: {error}") from error
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
@@ -74,4 +82,4 @@ def _place_of(directory: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

@@ -142,6 +142,7 @@ class Options(Generic[AlgoConfig]):
         for name in ("hang_s", "launch_s"):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
+        require("--control-keys", self.control_keys, not self.control_keys or self.control != "", "used with --control")
         if self.in_editor:
             require("--workers", self.workers, self.workers <= 1, "1 with the Editor, which runs one scene")
             require("--until-return", goal, goal is None, "left out with the Editor, which has no scene to evaluate in")

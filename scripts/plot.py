@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from scripts.entry import end_at_once, run_main
+
+if __name__ == "__main__":
+    end_at_once()  # before the slow imports
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,9 +56,11 @@ def main(arguments: list[str]) -> int:
         check_output("--out", options.out, ".png")
         if not options.runs:
             raise UsageError("name a run: python -m scripts.plot RUN... [options]")
-        groups = group_runs([read_run(find_run(run, options.runs_dir)) for run in options.runs])
+        groups = group_runs([read_run(find_run(run, options.runs_dir)) for run in dict.fromkeys(options.runs)])
         try:
             draw(groups, options.x, options.out)
+        except OSError as error:
+            raise UsageError(f"--out {options.out} cannot be written: {error.strerror}") from error
         except ModuleNotFoundError as error:
             raise UsageError(f'plots need {error.name}, which is missing: pip install "sharl[plot]"') from error
     except UsageError as error:
@@ -144,4 +151,4 @@ class _Pen:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

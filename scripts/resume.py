@@ -17,6 +17,7 @@ from scripts.runs import find_run
 
 _OF_THE_ROWS = ("env", "behavior", "workers", "copies", "frame_stack")
 """options that stay as they are: what they change, the rows in the ring depend on"""
+_OF_A_NEW_RUN = ("run", "init_from", "force")
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
@@ -37,14 +38,14 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
         name = saved["algorithm"]
         kind: type[Options[Any]] = options[ALGORITHMS[name].config]
         before = msgspec.convert(saved, kind, dec_hook=lambda kind, value: kind(value))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
-    now = read_command_line(
-        kind,
-        rest,
-        "python -m scripts.train --resume RUN",
-        replace(before, init_from="", force=False, runs_dir=directory.parent),
-    )
+    before = replace(before, init_from="", force=False, runs_dir=directory.parent)
+    now = read_command_line(kind, rest, "python -m scripts.train --resume RUN", before)
+    for each in _OF_A_NEW_RUN:
+        if getattr(now, each) != getattr(before, each):
+            option = f"--{each.replace('_', '-')}"
+            raise UsageError(f"{option} is for a new run, and {directory} goes on; leave out --resume or {option}")
     for each in _OF_THE_ROWS:
         was, wanted = getattr(before, each), getattr(now, each)
         if was != wanted:

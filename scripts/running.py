@@ -11,7 +11,7 @@ import msgspec
 import zmq
 from zmq.auth import load_certificate
 
-from core.control import OPERATOR, Order, Reply
+from core.control import MAX_BYTES, OPERATOR, Order, Reply
 from core.door import CLIENT, HANDSHAKE_FAILED, SERVER
 from scripts.command_line import UsageError
 from scripts.runs import CONTROL, find_run
@@ -76,8 +76,11 @@ def ask(address: str, words: list[str], token: str = "", keys: Path | None = Non
     """Send one order to the job that listens there; its answer, or None if there is none in time.
 
     `token` or `keys`, a directory as scripts/keys.py makes it for an operator, are for a door. Raises UsageError if the
-    job does not know them.
+    job does not know them, or if the order is too long.
     """
+    order = msgspec.msgpack.encode(Order(1, words))
+    if len(order) > MAX_BYTES:
+        raise UsageError(f"an order of {len(order):,} bytes; it must have {MAX_BYTES:,} at most")
     context = zmq.Context()
     try:
         socket = context.socket(zmq.DEALER)
@@ -92,7 +95,7 @@ def ask(address: str, words: list[str], token: str = "", keys: Path | None = Non
         elif token:
             socket.setsockopt(zmq.PLAIN_PASSWORD, token.encode())
         socket.connect(address)
-        socket.send(msgspec.msgpack.encode(Order(1, words)))
+        socket.send(order)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(refused, zmq.POLLIN)

@@ -13,8 +13,8 @@ CONTROL = "control.json"
 def find_run(run: str, runs_dir: Path) -> Path:
     """The directory of the run of this name below `runs_dir`, or at this path. Raises UsageError if there is none."""
     directory = Path(run) if "/" in run else runs_dir / run
-    if not directory.is_dir():
+    if not run or not directory.is_dir():
         known = sorted(runs_dir.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
         hint = f"the newest is {known[-1].parent.name}" if known else "train one first"
-        raise UsageError(f"there is no run {directory}; {hint}")
+        raise UsageError(f"there is no run {directory if run else repr(run)}; {hint}")
     return directory

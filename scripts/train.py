@@ -7,13 +7,12 @@ channel, start processes; at the end the processes go first, and then what they 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from scripts.entry import INTERRUPTED, code_of, end_at_once
+
 if __name__ == "__main__":
-    # before the slow imports: nothing has been started yet, so Ctrl-C may simply end it, without a traceback
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(130))
+    end_at_once()  # before the slow imports
 
 import contextlib
 import dataclasses
@@ -47,7 +46,7 @@ from envproc.worker import WorkerConfig
 from scripts import preflight, resume
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
-from scripts.interrupts import INTERRUPTED, Interrupts
+from scripts.interrupts import Interrupts
 from scripts.options import Options, num_cores, parse
 from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_config
 from scripts.run_directory import RunDirectory, name_of
@@ -268,8 +267,7 @@ def _check_device(device: str) -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
+    code = code_of(main)
     sys.stderr.flush()
     # All is closed. To unload torch would take half a second, and a Ctrl-C in it would end Python by the signal.
     os._exit(code)

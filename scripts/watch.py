@@ -7,14 +7,14 @@ behind the job where both want the same core: training does not notice it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from scripts.entry import end_at_once, run_main
+
 if __name__ == "__main__":
-    # before the slow imports: numpy counts its threads once, and Ctrl-C may simply end it, without a traceback
+    # before the slow imports: numpy counts its threads once
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(130))
+    end_at_once()
 
 import time
 from collections import deque
@@ -216,9 +216,4 @@ def _say(console: Console, line: str) -> None:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # from here on, the terminal is to be left as it was
-        signal.signal(number, signal.default_int_handler)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from scripts import audit
+from scripts import audit, plot
 
 Record = dict[str, Any]
 
@@ -81,3 +82,15 @@ def test_what_is_no_record_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert audit.main(["run", "--runs-dir", str(tmp_path)]) == 2
     assert audit.main(["other", "--runs-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("error: ") == 2
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe\x00\n", b"[1]\n", b"{}\n", b"\0\0\n"])
+@pytest.mark.parametrize("program", [audit, plot])
+def test_damaged_records_are_told_in_one_line(
+    program: ModuleType, damaged: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(damaged)
+    assert program.main(["run", "--runs-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("no records" if not damaged else "metrics.jsonl, line 1, is no record") in told

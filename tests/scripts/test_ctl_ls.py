@@ -57,6 +57,30 @@ def test_a_file_that_tells_nothing_is_passed_over(
     assert capsys.readouterr().out.startswith("one ")
 
 
+@pytest.mark.parametrize("config", ["", "[1]", "{}", '{"algorithm": 1, "env": '])
+def test_of_a_run_whose_config_is_damaged_the_rest_is_told(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    make_run(tmp_path, "other", 1.0, os.getpid())
+    (tmp_path / "other" / "config.json").write_text(config)
+    assert ctl.main(["ls", "--runs-dir", str(tmp_path)]) == 0
+    other, one = capsys.readouterr().out.splitlines()
+    assert one.startswith("one    ddpg  3dball ") and f"config.json cannot be read  pid {os.getpid()} " in other
+
+
+def test_what_stands_behind_ls_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    assert ctl.main(["ls", "one", "--runs-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr() == ("", "error: ls takes nothing behind it, and there is 'one'\n")
+
+
+def test_an_order_that_no_job_would_read_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    assert ctl.main(["set", "env.gravity", "9" * 70_000, "--runs-dir", str(tmp_path)]) == 2
+    assert "it must have 65,536 at most" in capsys.readouterr().err
+
+
 def test_where_none_is_going_on_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for runs in (tmp_path, tmp_path / "nothing"):
         assert ctl.main(["ls", "--runs-dir", str(runs)]) == 2

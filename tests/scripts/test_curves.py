@@ -72,7 +72,7 @@ def test_a_run_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
 def test_a_run_without_records_and_one_that_is_damaged_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for directory in (tmp_path / "empty", write(tmp_path, "begun", config())):
-        with pytest.raises(UsageError, match=f"the run {directory.name} has no records to plot"):
+        with pytest.raises(UsageError, match=f"the run .*{directory.name} .*has no records"):
             read_run(directory)
     with pytest.raises(UsageError, match=r"metrics.jsonl, line 3, is no record"):
         read_run(write(tmp_path, "damaged", config(), progress(1, 1.0), then='{"kind": \n'))
