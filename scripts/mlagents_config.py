@@ -87,9 +87,9 @@ _REASONS = {
     "network_settings.deterministic": "evaluations are without noise anyway, training is not",
     "reward_signals.extrinsic.strength": "there is no strength: rewards count as they are",
     "reward_signals": "no reward but the environment's",
-    "env_settings.max_lifetime_restarts": "workers are not restarted yet",
-    "env_settings.restarts_rate_limit_n": "workers are not restarted yet",
-    "env_settings.restarts_rate_limit_period_s": "workers are not restarted yet",
+    "env_settings.max_lifetime_restarts": "a worker is replaced up to --max-restarts times",
+    "env_settings.restarts_rate_limit_n": "a worker is replaced up to --max-restarts times",
+    "env_settings.restarts_rate_limit_period_s": "a worker is replaced up to --max-restarts times",
     "engine_settings": "players have 84 x 84 pixels, quality level 5 and no frame limit",
     "environment_parameters": "parameters are plain numbers; no curriculum, no sampler",
     "checkpoint_settings": "a run has --run, --runs-dir, --resume, --force and --init-from",
@@ -150,7 +150,8 @@ def read(file: Path, algorithm: str, behavior: str, env: str) -> tuple[dict[str,
     tree = _load(file)
     name = _choose(file, tree, behavior)
     others = sorted(set(tree["behaviors"]) - {name})
-    settings = _Settings(file, _merged(tree.get("default_settings") or {}, tree["behaviors"].get(name) or {}))
+    default, mine = _section(file, tree, "default_settings"), _section(file, tree["behaviors"], name)
+    settings = _Settings(file, _merged(default, mine))
     trainer = settings.take("trainer_type", "ppo")
     if trainer not in _FITS:
         raise UsageError(f"{file}: {name} has the trainer_type {trainer!r}; ppo and sac are there, change it to one")
@@ -175,10 +176,9 @@ def read(file: Path, algorithm: str, behavior: str, env: str) -> tuple[dict[str,
         flat["behavior"] = name
     if others:
         unmapped["one behaviour learns in a run"] = [f"behaviors.{each}" for each in others]
-    remarks = [
-        f"note: {file}: not taken over: {', '.join(paths)} ({reason})"
-        for reason, paths in (unmapped | run.unmapped()).items()
-    ]
+    for reason, paths in run.unmapped().items():
+        unmapped.setdefault(reason, []).extend(paths)
+    remarks = [f"note: {file}: not taken over: {', '.join(paths)} ({why})" for why, paths in unmapped.items()]
     return _as_tables(flat), remarks
 
 
@@ -189,18 +189,26 @@ def _load(file: Path) -> dict[str, Any]:
         raise UsageError(f"--mlagents-config {file} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("behaviors"), dict):
         raise UsageError(f"{file} has no section 'behaviors'; a file of ML-Agents' release 4 or later has one")
+    tree["behaviors"] = {str(name): each for name, each in tree["behaviors"].items()}  # YAML has numbers as names, too
     return tree
+
+
+def _section(file: Path, tree: dict[str, Any], name: str) -> dict[str, Any]:
+    section = tree.get(name) or {}
+    if not isinstance(section, dict):
+        raise UsageError(f"{file}: {name} is {section!r}; it must be a section")
+    return section
 
 
 def _choose(file: Path, tree: dict[str, Any], behavior: str) -> str:
     """The behaviour that is meant. On the wire its name may have a team behind it, in the file it has none."""
-    known = list(tree["behaviors"])
+    known: list[str] = list(tree["behaviors"])
     wanted = behavior.partition("?")[0]
     if wanted in known or (wanted and tree.get("default_settings")):
         return wanted
     if wanted or len(known) != 1:
-        raise UsageError(f"{file} has the behaviours {', '.join(map(str, known)) or 'none'}; name one by --behavior")
-    return str(known[0])
+        raise UsageError(f"{file} has the behaviours {', '.join(known) or 'none'}; name one by --behavior")
+    return known[0]
 
 
 def _networks(settings: _Settings, flat: dict[str, Any]) -> None:
@@ -259,7 +267,10 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
+    deeper = {
+        key for key in below.keys() & above.keys() if isinstance(above[key], dict) and isinstance(below[key], dict)
+    }
+    both = {key: _merged(below[key], above[key]) for key in deeper}
     return {**below, **above, **both}
 
 

@@ -205,3 +205,21 @@ def test_what_is_no_trainer_file_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"x\.yaml") as error:
         parse(["ppo", "--mlagents-config", str(tmp_path / "x.yaml")])
     assert "\n" not in str(error.value)
+
+
+def test_what_nobody_knows_is_told_wherever_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {**PPO, "network_settings": [1], "hyperparameters": {"foo": 1, "nested": {"a": {"b": 2}}}}
+    options(tmp_path, "ppo", behaviors={1: odd}, wat=3)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "nothing here goes by that name" in line]
+    for path in ("hyperparameters.foo", "hyperparameters.nested.a.b", "network_settings", "wat"):
+        assert path in told
+
+
+@pytest.mark.parametrize("odd", [{"behaviors": {"B": [1]}}, {"behaviors": {"B": {}}, "default_settings": "x"}])
+def test_a_section_that_is_none_is_told(odd: Any, tmp_path: Path) -> None:
+    assert refusal(tmp_path, "ppo", **odd).endswith("it must be a section")
+
+
+def test_where_a_behaviour_has_a_section_for_a_value_of_the_default_the_behaviour_wins(tmp_path: Path) -> None:
+    below = {"hyperparameters": 3}
+    assert options(tmp_path, "ppo", default_settings=below, behaviors={"B": PPO}).steps == 1234
