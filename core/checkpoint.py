@@ -101,7 +101,11 @@ def newest(run: Path, holding: str = "policy.npy") -> tuple[Path, list[str]]:
     Raises ValueError if there is none.
     """
     rejected: list[str] = []
-    for directory in _found(run):
+    try:
+        found = _found(run)
+    except OSError as error:  # not as if there were none
+        raise ValueError(f"the checkpoints of {run} cannot be read: {error}") from error
+    for directory in found:
         try:
             manifest = json.loads((directory / _MANIFEST).read_text())
             damaged = [name for name, file in manifest.items() if _sha256(directory / name) != file["sha256"]]

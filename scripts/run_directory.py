@@ -36,6 +36,9 @@ class RunDirectory:
             with _locked(path):  # nobody replaces a run that goes on
                 shutil.rmtree(self._replaced, ignore_errors=True)
                 path.rename(self._replaced)
+        for each in [path, *path.glob("*")] if resumed else []:
+            if not os.access(each, os.W_OK):
+                raise ValueError(f"{each} may not be written to, and the run would; see to its permissions")
         (path / "logs").mkdir(parents=True, exist_ok=True)
         self._opened = contextlib.ExitStack()
         self._opened.enter_context(_locked(path))

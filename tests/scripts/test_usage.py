@@ -12,6 +12,7 @@ from scripts import ctl, evaluate, export, plot
 from scripts.command_line import UsageError
 from scripts.options import parse
 from scripts.resume import parse as parse_resumed
+from scripts.run_directory import RunDirectory
 from tests.core.exported import policy
 
 Captured = pytest.CaptureFixture[str]
@@ -83,3 +84,24 @@ def test_a_run_whose_config_is_damaged_does_not_go_on(config: str, runs: Path) -
     (runs / "run" / "config.json").write_text(config)
     with pytest.raises(UsageError, match=r"its config.json cannot be read"):
         parse_resumed(["run", "--runs-dir", str(runs)])
+
+
+@pytest.mark.parametrize("name", ["run", "metrics.jsonl", "checkpoints"])
+def test_a_run_that_may_not_be_written_to_is_refused_before_it_goes_on(
+    name: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != name)  # root may do all
+    with pytest.raises(ValueError, match=f"{name} may not be written to"), RunDirectory(runs / "run", resumed=True):
+        pass
+
+
+def test_checkpoints_that_may_not_be_read_are_told_in_one_line(
+    runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def glob(path: Path, pattern: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert evaluate.main(["run", "--runs-dir", str(runs)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "cannot be read: [Errno 13] Permission denied" in told
