@@ -22,7 +22,19 @@ Array = npt.NDArray[np.float64]
 Axis = Literal["steps", "time"]
 
 _X = {"steps": "agent_steps", "time": "wall_s"}
-_OF_ONE_RUN = {"kind", "wall_s", "run", "runs_dir", "force", "wandb", "seed", "cores", "python"}
+_OF_ONE_RUN = {
+    "kind",
+    "wall_s",
+    "run",
+    "runs_dir",
+    "force",
+    "wandb",
+    "control",
+    "control_keys",
+    "seed",
+    "cores",
+    "python",
+}
 """in a config record, what may differ between runs that belong together"""
 
 

@@ -134,7 +134,10 @@ class _Pen:
             self.fill(panel, together.x, together.low, together.high)
             for curve in curves:
                 panel.plot(*curve, color=self.colour, alpha=0.35, linewidth=0.6, linestyle=style)
-        panel.plot(together.x, together.mean, color=self.colour, linewidth=width, linestyle=style)
+        dot = "o" if len(together.x) == 1 else ""  # a line through one point would not be seen
+        panel.plot(
+            together.x, together.mean, color=self.colour, linewidth=width, linestyle=style, marker=dot, markersize=4
+        )
 
     def fill(self, panel: Axes, x: Array, low: Array, high: Array) -> None:
         panel.fill_between(x, low, high, color=self.colour, alpha=0.2, linewidth=0)

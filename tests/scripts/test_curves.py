@@ -81,7 +81,7 @@ def test_a_run_without_records_and_one_that_is_damaged_are_refused(tmp_path: Pat
 def test_runs_that_differ_in_their_seeds_only_belong_together(tmp_path: Path) -> None:
     configs = {
         "a": config(seed=1, run="a"),
-        "b": config(seed=2, run="b", runs_dir="elsewhere", wandb="mine", cores=9, wall_s=2.0),
+        "b": config(seed=2, run="b", runs_dir="elsewhere", wandb="mine", control="tcp://*:5", cores=9, wall_s=2.0),
         "c": config(seed=1, run="c", algo={"tau": 0.2, "gamma": 0.9}),
         "d": config(seed=1, run="d", algorithm="sac"),
     }
@@ -141,3 +141,23 @@ def test_the_picture_is_a_png_and_mistakes_are_told_in_one_line(
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert re.search(complaint, said), said
+
+
+def test_a_run_with_a_single_evaluation_shows_it(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    write(tmp_path, "run", config(), evaluation(25, 7.0))
+    assert plot.main(["run", "--runs-dir", str(tmp_path), "--out", str(tmp_path / "out.png")]) == 0
+    picture = np.asarray(image.open(tmp_path / "out.png").convert("RGB"))
+    below_the_legend = picture[50:]
+    assert (below_the_legend == (0x00, 0x72, 0xB2)).all(axis=2).any(), "in the colour of the curve"
+
+
+def test_a_run_that_is_named_twice_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(plot, "draw", lambda groups, *_: drawn.extend(group.label for group in groups))
+    write(tmp_path, "run", config(), progress(1, 1.0))
+    assert plot.main(["run", "run", "--runs-dir", str(tmp_path)]) == 0
+    assert drawn == ["ddpg in 3dball"]
