@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from core.shm import Layout, Segment
 from core.types import FloatArray
 from core.weights import Follower, Weights
+from tests.stress.figures import tell
 
 NUM_READERS = 4
 
@@ -44,6 +44,7 @@ def filled(size: int, version: int) -> FloatArray:
 
 def publish_while_others_fetch(size: int, fetches: int) -> None:
     """Until each of the others has got so many versions."""
+    began = time.monotonic()
     table: Layout = {"told": (np.int64, (NUM_READERS, 16))}
     with Weights.create(size) as weights, Segment.create("test", table) as segment:
         told = segment["told"]
@@ -64,7 +65,9 @@ def publish_while_others_fetch(size: int, fetches: int) -> None:
                 reader.kill()
                 reader.wait(timeout=10)
         counts = dict(zip(("fetched", "mixed", "back", "lapped"), told.T[:4].tolist(), strict=True))
-    print(json.dumps({"parameters": size, "published": version, **counts}))
+    wrong, fetched = sum(counts["mixed"]) + sum(counts["back"]), sum(counts["fetched"])
+    name = f"A8 weights of {size} parameters"
+    tell(name, began, faults=version, violations=wrong, figure=fetched, unit="versions fetched", seed=None, **counts)
     assert not any(counts["mixed"]) and not any(counts["back"])
 
 

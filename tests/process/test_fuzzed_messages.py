@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import random
 import resource
 import socket
@@ -45,6 +44,7 @@ from core.ring import RingAddress
 from core.types import ActionSpec, EnvSpec, FieldSpec, Recording
 from tests.process.callers import Caller, heard_by
 from tests.process.runs import wait_until
+from tests.stress.figures import tell
 
 WORKER = "worker-0"
 POLICY = PolicySpec(NetSpec({"vector": (8,)}, (64,), 2), "tanh")
@@ -189,7 +189,8 @@ def test_after_twenty_thousand_messages_memory_is_as_before(way: str, wires: dic
         wrong = [mutated(generator.choice(WHOLE), generator) for _ in range(batch)]
         taken += send(wires[way], wrong, number=sent + 1)
     grown = resident() - before
-    report("F3 " + way, count + 2000 - taken, int(grown > 4 * 2**20), grown / 2**20, "MiB grown", began)
+    refused, broken, mib = count + 2000 - taken, int(grown > 4 * 2**20), round(grown / 2**20, 2)
+    tell(f"F3 messages {way}", began, faults=refused, violations=broken, figure=mib, unit="MiB grown")
     assert grown < 4 * 2**20
 
 
@@ -198,12 +199,6 @@ def resident() -> int:
     gc.collect()
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def report(name: str, faults: int, violations: int, figure: float, unit: str, began: float) -> None:
-    seconds = round(time.monotonic() - began, 1)
-    line = {"name": name, "faults": faults, "violations": violations, "figure": round(figure, 2), "unit": unit}
-    print(json.dumps(line | {"seconds": seconds}))
 
 
 @settings(max_examples=60, deadline=None)

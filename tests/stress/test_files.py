@@ -21,7 +21,8 @@ from core.acting import PolicySpec
 from core.checkpoint import SavedPolicy, load_policy, load_state, newest, prune, save
 from core.net import NetSpec, num_parameters
 from core.types import ActionSpec, EnvSpec, FieldSpec
-from tests.process.runs import ROOT, commit
+from tests.process.runs import ROOT
+from tests.stress.figures import tell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 60
@@ -74,15 +75,12 @@ def test_the_newest_finished_checkpoint_loads_however_often_saving_is_killed(tmp
         number = state["number"]
         assert number in (finished, finished + 1), "the last one may be finished without having been told"
         assert (parameters == number).all() and (state["more"] == number).all()
-    print("\n" + json.dumps({
-        "name": "killed while saving", "seed": 1, "commit": commit(), "faults": KILLS, "violations": 0,
-        "figure": number, "unit": "checkpoints", "seconds": round(time.monotonic() - begun, 1),
-    }))  # fmt: skip
+    tell("D1 killed while saving", begun, faults=KILLS, violations=0, figure=number, unit="checkpoints finished")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
 def test_on_a_full_disk_the_run_goes_on_says_so_and_the_checkpoints_that_fitted_stay(tmp_path: Path) -> None:
-    mount, out = tmp_path / "small", tmp_path / "out"
+    mount, out, begun = tmp_path / "small", tmp_path / "out", time.monotonic()
     mount.mkdir()
     script = FULL.format(mount=mount, out=out, python=shlex.quote(sys.executable))
     told = subprocess.run(["unshare", "-m", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -94,7 +92,5 @@ def test_on_a_full_disk_the_run_goes_on_says_so_and_the_checkpoints_that_fitted_
     assert failed and max(record.get("agent_steps", 0) for record in records) >= 11_000
     directory, rejected = newest(out, holding="words.npz")
     assert not rejected and load_state(directory)["learner"]
-    print("\n" + json.dumps({
-        "name": "disk full", "seed": 1, "commit": commit(), "faults": len(failed), "violations": 0,
-        "figure": len(list((out / "checkpoints").iterdir())), "unit": "checkpoints that stay",
-    }))  # fmt: skip
+    stay = len(list((out / "checkpoints").iterdir()))
+    tell("C6 disk full", begun, faults=len(failed), violations=0, figure=stay, unit="checkpoints that stay")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -16,7 +15,8 @@ import zmq
 
 from scripts import audit
 from scripts.running import Running, ask, find_running
-from tests.process.runs import Run, commit, wait_until
+from tests.process.runs import Run, wait_until
+from tests.stress.figures import tell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS = float(os.environ.get("SHARL_NEMESIS_S", "600"))
@@ -137,12 +137,10 @@ def test_a_job_under_every_fault_ends_solved_with_most_of_its_speed(
     after = (last["agent_steps"] - first["agent_steps"]) / (last["wall_s"] - first["wall_s"])
     broken = audit.main([str(run.directory)])
     print("\n" + capsys.readouterr().out.strip())
-    print(json.dumps({
-        "name": "nemesis", "seed": seed, "commit": commit(), "faults": nemesis.done,
-        "violations": broken,
-        "best_return": summary["eval_return"], "throughput": round(after / before, 2), "unit": "of undisturbed",
-        "seconds": SECONDS,
-    }))  # fmt: skip
+    tell(
+        "B17 nemesis", began, faults=nemesis.done, violations=broken, figure=round(after / before, 2),
+        unit="of the undisturbed throughput", seed=seed, best_return=summary["eval_return"],
+    )  # fmt: skip
     assert broken == 0
     assert summary["eval_return"] >= 99
     assert after >= KEEPS * before

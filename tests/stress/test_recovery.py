@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from scripts.running import ask, find_running
-from tests.process.runs import Run, commit
+from tests.process.runs import Run
+from tests.stress.figures import tell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KILLS = 30
@@ -23,6 +24,7 @@ KILLS = 30
 def test_killed_workers_are_back_and_the_others_do_not_pause(tmp_path: Path) -> None:
     options = ("--workers", 3, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0)
     run, dice = Run(tmp_path, *options, "--max-restarts", 1000), random.Random(1)
+    began = time.monotonic()
     noticed: list[float] = []
     back: list[float] = []
     pauses: list[float] = []
@@ -61,10 +63,9 @@ def test_killed_workers_are_back_and_the_others_do_not_pause(tmp_path: Path) -> 
         assert run.wait(60) == 130 and run.left() == []
     finally:
         run.end()
-    print("\n" + json.dumps({
-        "name": "recovery", "seed": 1, "commit": commit(), "faults": KILLS,
-        "violations": sum(each > 2 for each in back), "unit": "s",
-        "noticed_median": round(statistics.median(noticed), 3), "noticed_max": round(max(noticed), 3),
-        "back_median": round(statistics.median(back), 2), "back_max": round(max(back), 2),
-        "longest_pause_of_others": round(max(pauses), 3),
-    }))  # fmt: skip
+    tell(
+        "B3 killed workers", began, faults=KILLS, violations=sum(each > 2 for each in back),
+        figure=round(max(back), 2), unit="s to new rows, at most", back_median=round(statistics.median(back), 2),
+        noticed_median=round(statistics.median(noticed), 3), noticed_max=round(max(noticed), 3),
+        longest_pause_of_others=round(max(pauses), 3),
+    )  # fmt: skip

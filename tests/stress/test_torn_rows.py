@@ -6,9 +6,7 @@ thousands of times a second, and sampled all the while.
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from core.replay import Sampler
 from core.ring import Ring, Word
 from core.types import BoolArray, IntArray, Recording
 from tests.core.known_rows import spec, torn
+from tests.stress.figures import tell
 from tests.stress.writer import Job, Kind, Process, writing
 
 SEED = 1
@@ -46,15 +45,11 @@ def lap_and_sample(count: int, width: int, capacity: int, k: int, batch_size: in
             bad += int(torn(sampler.sample()).sum())
             accepted += batch_size
         written += int(ring.load(Word.PUBLISHED)[0])
-    figures: dict[str, Any] = {
-        "rows": accepted,
-        "torn_accepted": bad,
-        "rejected_share": round(sampler.num_lapped / (accepted + sampler.num_lapped), 5),
-        "laps": written // capacity,
-        "seconds": round(time.monotonic() - began, 2),
-        "seed": SEED,
-    }
-    print(json.dumps(figures | {"row_bytes": ring.layout.itemsize, "capacity": capacity, "k": k, "numba": numba}))
+    tell(
+        "A1 rows of a ring that is lapped", began, faults=written // capacity, violations=bad, figure=accepted,
+        unit="rows", seed=SEED, drawn_again=round(sampler.num_lapped / (accepted + sampler.num_lapped), 5),
+        row_bytes=ring.layout.itemsize, capacity=capacity, k=k, numba=numba,
+    )  # fmt: skip
     assert bad == 0
     assert sampler.num_lapped > 0, "nothing was ever overwritten while it was copied: this showed nothing"
 
@@ -108,7 +103,7 @@ class ChecksPublished(Gather):
 )
 def test_every_broken_twin_is_caught(kind: Kind, reader: type[Gather], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core.replay, "Gather", reader)
-    width, batch_size, most = 250, 64, 10_000_000
+    width, batch_size, most, began = 250, 64, 10_000_000, time.monotonic()
     with Ring.create(spec(width), Recording(), 1, 63) as ring, writing(Job(ring.address, width, k=31, kind=kind)):
         wait_for_a_full_ring(ring)
         sampler, rows = Sampler(ring, batch_size, SEED), 0
@@ -120,7 +115,8 @@ def test_every_broken_twin_is_caught(kind: Kind, reader: type[Gather], monkeypat
             except AssertionError as error:  # a row with another index than that which was drawn
                 assert "does not carry its own index" in str(error)
                 wrong = 1
-    print(json.dumps({"writer": kind, "reader": reader.__name__, "rows_until_caught": rows, "seed": SEED}))
+    name = f"A3 a broken twin: {kind} writer, {reader.__name__}"
+    tell(name, began, faults=1, violations=int(not wrong), figure=rows, unit="rows until it is caught", seed=SEED)
     assert wrong > 0
 
 
@@ -158,6 +154,8 @@ def test_of_a_writer_killed_in_the_middle_of_a_step_nothing_is_lost_but_that_ste
         finally:
             current.kill()
             successor.kill()
-    figures = {"kills": kills, "in_mid_step": mid_step, "most_rows_lost": lost, "k": k, "rows": accepted}
-    print(json.dumps(figures | {"torn_accepted": bad, "seconds": round(time.monotonic() - began, 1), "seed": SEED}))
+    tell(
+        "B1 writers killed", began, faults=kills, violations=bad, figure=round(lost / k, 2), unit="steps lost, at most",
+        seed=SEED, in_mid_step=mid_step, rows=accepted,
+    )  # fmt: skip
     assert bad == 0 and 0 < lost <= k
