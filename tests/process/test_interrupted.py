@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -116,24 +115,6 @@ def test_the_third_ctrl_c_ends_it_at_once(start: Start) -> None:
     assert outcome.code == 130 and outcome.seconds < 1
     assert "Traceback" not in outcome.run.stderr
     outcome.run.assert_nothing_left()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_sigint_at_thirty_random_moments(start: Start) -> None:
-    dice = random.Random(11)
-    # Not before: until scripts/train.py has its first line behind it, Python itself answers, with a traceback.
-    moments = [dice.uniform(0.2, 5.0) for _ in range(30)]
-
-    def act(moment: float) -> None:
-        begun = time.monotonic()
-        run = start("--workers", 2, "--steps", 4000, run=f"at-{moment:.3f}")
-        case = Case((), lambda run: time.monotonic() - begun > moment or run.process.poll() is not None)
-        if run.process.poll() is None:
-            check(interrupt(run, case), saves=True, at_last=0)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(act, moments))
 
 
 def check(outcome: Outcome, *, saves: bool, at_last: int = 130) -> None:
