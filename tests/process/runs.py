@@ -93,17 +93,8 @@ class Run:
         wait_until(lambda: any(map(wanted, self.records())), "a record", timeout_s)
 
     def processes(self) -> dict[int, str]:
-        """pid -> command line of each living process of this run, found by the mark in its environment."""
-        found = {}
-        for directory in Path("/proc").iterdir():
-            if directory.name.isdigit():
-                try:
-                    if self._mark.encode() in (directory / "environ").read_bytes().split(b"\0"):
-                        line = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
-                        found[int(directory.name)] = line.decode()[:200]
-                except OSError:  # it is gone, or nobody's
-                    continue
-        return found
+        """pid -> command line of each living process of this run."""
+        return marked(self._mark)
 
     def children(self, module: str) -> list[int]:
         """pids of the processes that run `module`."""
@@ -141,6 +132,20 @@ class Run:
 
 
 Start = Callable[..., Run]
+
+
+def marked(mark: str) -> dict[int, str]:
+    """pid -> command line of each living process that has `mark`, as NAME=VALUE, in its environment."""
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                if mark.encode() in (directory / "environ").read_bytes().split(b"\0"):
+                    line = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(directory.name)] = line.decode()[:200]
+            except OSError:  # it is gone, or nobody's
+                continue
+    return found
 
 
 def commit() -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 
 import pytest
 
-from tests.process.runs import TOYS, Run, Start, wait_until
+from tests.process.runs import TOYS, Start, wait_until
 
 LONG = ("--workers", 2, "--steps", 10**9)
 
@@ -37,14 +36,3 @@ def test_when_it_is_killed_while_workers_start_none_of_them_is_left_behind(delay
     time.sleep(delay_s)
     run.process.kill()
     run.assert_nothing_left()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_nothing_is_left_of_runs_killed_at_thirty_random_moments(start: Start) -> None:
-    dice = random.Random(12)
-    for _ in range(30):
-        run: Run = start(*LONG, "--env", f"{TOYS}:{dice.choice(['Counting', 'SlowToLaunch', 'Hangs'])}")
-        time.sleep(dice.uniform(0.5, 4))
-        run.process.kill()
-        run.assert_nothing_left()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.checkpoint import newest
-from tests.process.conftest import starter
-from tests.process.runs import Run, wait_until
+from tests.process.runs import Run, Start, wait_until
 from tests.process.test_interrupted import Case, Outcome, check, interrupt
 from tests.stress.figures import tell
 
@@ -37,20 +36,19 @@ def interrupt_after(run: Run, seconds: float) -> Outcome:
     return interrupt(run, Case((), lambda run: time.monotonic() > moment or run.process.poll() is not None))
 
 
-def test_at_fifty_random_moments_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
+def test_at_fifty_random_moments_ctrl_c_ends_a_run_in_order(start: Start) -> None:
     dice, begun = random.Random(SEED), time.monotonic()
     slowest, codes, loaded = 0.0, {0: 0, 130: 0}, 0
-    for start in starter(tmp_path):
-        for number in range(TIMES):
-            run = start(*OPTIONS, "--mode", ("sync", "async")[number % 2], run=f"run-{number}")
-            outcome = interrupt_after(run, dice.uniform(0, LATEST_S))
-            check(outcome, saves=True, at_last=0)
-            if told := [record for record in run.records("checkpoint") if "failed" not in record]:
-                directory, rejected = newest(run.directory)
-                assert not rejected and directory.name >= told[-1]["number"], "what was said to be written is there"
-                loaded += 1
-            slowest = max(slowest, outcome.seconds)
-            codes[outcome.code] += 1
+    for number in range(TIMES):
+        run = start(*OPTIONS, "--mode", ("sync", "async")[number % 2], run=f"run-{number}")
+        outcome = interrupt_after(run, dice.uniform(0, LATEST_S))
+        check(outcome, saves=True, at_last=0)
+        if told := [record for record in run.records("checkpoint") if "failed" not in record]:
+            directory, rejected = newest(run.directory)
+            assert not rejected and directory.name >= told[-1]["number"], "what was said to be written is there"
+            loaded += 1
+        slowest = max(slowest, outcome.seconds)
+        codes[outcome.code] += 1
     assert codes[130] > TIMES / 2, "most of the runs were over before: this showed little"
     tell(
         "E1 Ctrl-C at a random moment", begun, faults=codes[130], violations=0, figure=round(slowest, 2),

@@ -1,0 +1,3 @@
+"""Whole runs, as in tests/process."""
+
+from tests.process.conftest import start as start
