@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 NUM_WORKERS = 3
+GOES_ON_S = 7.0
+"""and is whole then: it was not harmed"""
 WIDTH, CAPACITY, K, BATCH = 120, 127, 31, 64
 """of a row, the buffer, a writer's step and a sample"""
 
@@ -44,7 +46,7 @@ def make_env(hangs: bool) -> Any:
 
 
 def vector(library: str, hangs: bool) -> None:
-    """Steps environments in processes until that fails; then it closes them."""
+    """Steps environments in processes for a while, or until that fails; then closes them."""
     from functools import partial
 
     makers = [partial(make_env, hangs and lane == 0) for lane in range(NUM_WORKERS)]
@@ -62,13 +64,18 @@ def vector(library: str, hangs: bool) -> None:
     for _ in range(20):
         envs.step(actions)
     say(workers=[process.pid for process in envs.processes])
+    until = time.monotonic() + GOES_ON_S
     try:
-        while True:
+        while time.monotonic() < until:
             envs.step(actions)
+        say(step="goes on")
     except Exception as error:  # noqa: BLE001 whatever it is, that is what is told
-        say(raised=type(error).__name__)
-    envs.close()
-    say(closed=True)
+        say(step=type(error).__name__)
+    try:
+        envs.close()
+        say(close="returns")
+    except Exception as error:  # noqa: BLE001
+        say(close=type(error).__name__)
 
 
 def write(buffer: Any) -> None:
