@@ -52,7 +52,8 @@ def test_no_hung_player_outlives_its_worker_or_its_run_by_a_second(start: Start)
         while left := [pid for pid in orphans if pid in run.processes()]:
             assert time.monotonic() < killed + LIMIT_S, f"after {LIMIT_S} s there is still {left}"
         slowest = max(slowest, time.monotonic() - killed)
-        run.end()
+        run.wait()
+        run.assert_nothing_left()
     tell(
         "B10 hung player, its worker or its run killed", begun, faults=PLAYERS, violations=0, figure=round(slowest, 3),
         unit="s until it is gone, at most", seed=None,
