@@ -75,11 +75,20 @@ def _failure(name: str, error: BaseException, at_birth: bool) -> Failed:
     is_refusal = isinstance(error, ValueError | MemoryError | RuntimeError | OSError)
     if isinstance(error, EnvFailed):
         is_refusal = isinstance(error, Refused)
-    first, _, rest = str(error).partition("\n")
+    said = _said(error)
+    first, _, rest = said.partition("\n")
     if not isinstance(error, EnvFailed):
         rest = traceback.format_exc()
-    refusal = _shorten(str(error), 2000) if at_birth and is_refusal else ""
+    refusal = _shorten(said, 2000) if at_birth and is_refusal else ""
     return Failed(name, _shorten(f"{type(error).__name__}: {first}", 500), _shorten(rest, 12_000), refusal)
+
+
+def _said(error: BaseException) -> str:
+    """What it says of itself; one that an environment made may raise another one when it is asked."""
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001 - whatever that is
+        return f"its text cannot be had ({type(other).__name__})"
 
 
 def _shorten(text: str, most: int) -> str:

@@ -20,6 +20,7 @@ CASES = {  # toy -> what the error says
 }
 MORE = {
     "ExitsAtOnce": ["worker-0", "exit code 0"],
+    "RaisesTheUnspeakable": ["worker-0", "toys.py", "in trouble", "Unspeakable: its text cannot be had"],
     "RaisesAndHangsInClose": ["worker-0", "toys.py", "in trouble", f"RuntimeError: {TROUBLE}"],
     "RaisesInTheEvaluator": ["evaluator", "toys.py", "in step", f"RuntimeError: {TROUBLE}"],
 }

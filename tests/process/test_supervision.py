@@ -65,7 +65,9 @@ def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, e
     assert run.summary["reason"] == "steps" and run.left() == []
 
 
-@pytest.mark.parametrize("toy", ["HangsOnce", "HangsOnceInReset"])
+@pytest.mark.parametrize(
+    "toy", ["HangsOnce", "HangsOnceInReset", pytest.param("HangsOnceAtLaunch", marks=pytest.mark.slow)]
+)
 def test_a_worker_that_hangs_is_replaced(toy: str, start: Start) -> None:
     run = start(*FOREVER, "--env", f"{TOYS}:{toy}", "--hang-s", 6, "--launch-s", 6)
     wait_until(lambda: "restarted" in events(run, "worker-0"), "a restart", 60)

@@ -183,6 +183,21 @@ class RaisesALotBesideAThread(InTrouble):
         raise RuntimeError(TROUBLE + "!" * 200_000)
 
 
+class Unspeakable(Exception):
+    """Can be neither pickled nor printed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise RuntimeError("words fail me")
+
+
+class RaisesTheUnspeakable(InTrouble):
+    def trouble(self) -> None:
+        raise Unspeakable
+
+
 class RaisesAndHangsInClose(Raises):
     """As with a simulator that does not answer any more: neither the step nor the goodbye."""
 
@@ -232,12 +247,23 @@ class HangsOnce(Hangs):
             super().trouble()
 
 
+def hang_once() -> None:
+    """In worker 0, whichever life that is."""
+    if name() == "worker-0" and not (mark := Path(os.environ["TOY_MARKS"]) / "hung").exists():
+        mark.touch()
+        time.sleep(600)
+
+
 class HangsOnceInReset(Counting):
     def reset(self, seed: int) -> Step:
-        if name() == "worker-0" and not (mark := Path(os.environ["TOY_MARKS"]) / "hung").exists():
-            mark.touch()
-            time.sleep(600)
+        hang_once()
         return super().reset(seed)
+
+
+class HangsOnceAtLaunch(Counting):
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        hang_once()
 
 
 class DiesAtBirth(Counting):

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.stress.figures import tell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 60
+DAMAGES = 500
 FULL = """
 mount -t tmpfs -o size=3m tmpfs {mount}
 {python} -m scripts.train ddpg --steps 12000 --eval-every 100000 --checkpoint-every 1000 --algo.capacity 50000 \\
@@ -76,6 +78,54 @@ def test_the_newest_finished_checkpoint_loads_however_often_saving_is_killed(tmp
         assert number in (finished, finished + 1), "the last one may be finished without having been told"
         assert (parameters == number).all() and (state["more"] == number).all()
     tell("D1 killed while saving", begun, faults=KILLS, violations=0, figure=number, unit="checkpoints finished")
+
+
+def damage(directory: Path, dice: random.Random) -> str:
+    """Do something to one file, or to all of them; says what."""
+    file = dice.choice(sorted(directory.iterdir()))
+    whole = file.read_bytes()
+    match dice.randrange(5):
+        case 0 | 1:
+            at = dice.randrange(len(whole))
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << dice.randrange(8)]) + whole[at + 1 :])
+            return f"a bit of {file.name}"
+        case 2:
+            file.write_bytes(whole[: dice.randrange(len(whole))])
+            return f"the end of {file.name}"
+        case 3:
+            file.unlink()
+            return file.name
+    for each in directory.iterdir():
+        each.unlink()
+    return "everything"
+
+
+def test_a_damaged_checkpoint_is_rejected_by_its_name_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    dice, begun, rejections = random.Random(1), time.monotonic(), 0
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    for number in (1, 2):
+        save(run, POLICY, np.full(num_parameters(NET), number, np.float32), {"number": number})
+    older, last = sorted((run / "checkpoints").iterdir())
+    shutil.copytree(last, kept)
+    for _ in range(DAMAGES):
+        what = damage(last, dice)
+        directory, rejected = newest(run)
+        if rejected:
+            assert directory == older and len(rejected) == 1 and rejected[0].startswith(str(last)), what
+            rejections += 1
+        parameters, number = load_policy(run)[1], load_state(directory)["number"]
+        assert number == (1 if rejected else 2) and (parameters == number).all(), f"{what} makes no difference"
+        shutil.rmtree(last)
+        shutil.copytree(kept, last)
+    assert rejections > 0.9 * DAMAGES, "but for the sizes in the manifest, all of it is needed"
+    tell(
+        "D4 checkpoints damaged",
+        begun,
+        faults=DAMAGES,
+        violations=0,
+        figure=rejections,
+        unit="rejected, the rest whole",
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
