@@ -15,7 +15,7 @@ import zmq
 
 from scripts import audit
 from scripts.running import Running, ask, find_running
-from tests.process.runs import Run, wait_until
+from tests.process.runs import Run
 from tests.stress.figures import tell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -130,7 +130,7 @@ def test_a_job_under_every_fault_ends_solved_with_most_of_its_speed(
             time.sleep(dice.uniform(0.5, 2.5))
             assert run.process.poll() is None, run.stderr
         last = run.records("progress")[-1]
-        wait_until(lambda: run.records("eval")[-1]["wall_s"] > last["wall_s"], "an evaluation after the storm", 120)
+        run.wait_for_record(lambda record: record["kind"] == "eval" and record["wall_s"] > last["wall_s"], 120)
         summary = end(run)
     finally:
         run.end()

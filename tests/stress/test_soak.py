@@ -102,7 +102,7 @@ def test_memory_files_threads_and_processes_stay_as_they_are(tmp_path: Path) -> 
     broken = audit.main([str(run.directory)])
     tell(
         "C4 soak", begun, faults={"kills": faults.kills, "orders": faults.orders}, violations=broken + len(grown),
-        figure={name: round(3600 * slope, 1) for name, slope in slopes.items()}, unit="an hour", seed=SEED,
+        figure={name: round(3600 * slope, 1) + 0.0 for name, slope in slopes.items()}, unit="an hour", seed=SEED,
         restarts=restarts, lowest={name: min(each[name] for each in samples) for name in slopes},
         highest={name: max(each[name] for each in samples) for name in slopes}, samples=len(samples),
     )  # fmt: skip
