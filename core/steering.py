@@ -64,6 +64,8 @@ class _Pending:
     keep: Callable[[], None] | None = None
     """to be called if all did it"""
     answers: list[Answer] = field(default_factory=list)
+    last_words: dict[str, float] = field(default_factory=dict)
+    """until when an answer of a worker that has left may come"""
 
 
 class Steering:
@@ -149,7 +151,10 @@ class Steering:
                 self.heard(Answer(worker, number, False, f"{worker} was lost"))
 
     def _conclude(self, pending: _Pending) -> None:
-        """All have answered."""
+        """All have answered, but for those who have left."""
+        if not pending.answers:
+            self._answer(pending.order, False, f"{', '.join(sorted(pending.last_words))} has left")
+            return
         refusals = [each for each in pending.answers if not each.done]
         if pending.keep is not None and not refusals:
             pending.keep()
@@ -160,14 +165,16 @@ class Steering:
         """Answer for workers that do not."""
         now = time.monotonic()
         for number, pending in list(self._pending.items()):
-            have_left = sorted(name for name in pending.waiting if not self._roster.has(name))
-            if have_left:
-                pending.deadline = min(pending.deadline, now + _LAST_WORDS_S)
-            if now > pending.deadline:
+            for name in [each for each in pending.waiting if not self._roster.has(each)]:
+                if now > pending.last_words.setdefault(name, now + _LAST_WORDS_S):
+                    pending.waiting.remove(name)
+            if not pending.waiting:
                 del self._pending[number]
-                silent = have_left or sorted(pending.waiting)
-                why = "has left" if have_left else f"has not answered for {_ANSWER_S:.0f} s"
-                self._answer(pending.order, False, f"{', '.join(silent)} {why}")
+                self._conclude(pending)
+            elif now > pending.deadline:
+                del self._pending[number]
+                silent = ", ".join(sorted(pending.waiting))
+                self._answer(pending.order, False, f"{silent} has not answered for {_ANSWER_S:.0f} s")
 
     def close(self) -> None:
         """The run is over: so are the orders that nobody obeyed."""

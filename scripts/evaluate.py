@@ -22,7 +22,6 @@ import msgspec
 import numpy as np
 import tyro
 
-from core import checkpoint
 from core.types import require
 from envproc import EnvConfig, make_env
 from envproc.env import EnvFailed, HasPictures, Place
@@ -30,7 +29,7 @@ from envproc.evaluator import copies_for, play
 from scripts import video
 from scripts.command_line import UsageError, check_output, read_command_line
 from scripts.returns import interquartile_mean, interval_of_interquartile_mean
-from scripts.runs import find_run
+from scripts.runs import find_run, kept_policy
 
 _MOST_AT_ONCE = 96
 """agents that play side by side"""
@@ -76,7 +75,7 @@ def main(arguments: list[str]) -> int:
             options = read_command_line(Options, arguments, "python -m scripts.evaluate")
             options.check()
             directory = find_run(options.run, options.runs_dir)
-            saved, parameters = checkpoint.load_policy(directory)
+            saved, parameters = kept_policy(directory)
             config = msgspec.convert(saved.env, EnvConfig)
             stage = None
             if options.video is not None:

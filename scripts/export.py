@@ -16,12 +16,12 @@ from typing import Annotated
 import onnx
 import tyro
 
-from core.checkpoint import SavedPolicy, load_policy
+from core.checkpoint import SavedPolicy
 from core.onnx_graph import build
 from core.onnx_nodes import OPSETS
 from core.types import FloatArray, require
 from scripts.command_line import UsageError, check_output, read_command_line
-from scripts.runs import find_run
+from scripts.runs import find_run, kept_policy
 
 _FURTHEST = 1e-3
 """by which an action may be off, as a part of what lies between its bounds: rounding is a thousand times less"""
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         options = read_command_line(Options, arguments, "python -m scripts.export")
         require("--opset", options.opset, options.opset in OPSETS, f"from {OPSETS[0]} to {OPSETS[-1]}")
         check_output("--onnx", options.onnx)
-        saved, parameters = load_policy(find_run(options.run, options.runs_dir))
+        saved, parameters = kept_policy(find_run(options.run, options.runs_dir))
         model = build(saved, parameters, unity=options.unity, opset=options.opset)
         checked = _check(model, saved, parameters)
     except (UsageError, ValueError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from core import checkpoint
+from core.types import FloatArray
 from scripts.command_line import UsageError
 
 CONTROL = "control.json"
@@ -18,3 +21,14 @@ def find_run(run: str, runs_dir: Path) -> Path:
         hint = f"the newest is {known[-1].parent.name}" if known else "train one first"
         raise UsageError(f"there is no run {directory if run else repr(run)}; {hint}")
     return directory
+
+
+def kept_policy(directory: Path) -> tuple[checkpoint.SavedPolicy, FloatArray]:
+    """The policy that the run kept, and its parameters; says so if a newer checkpoint is passed over.
+
+    Raises ValueError if no checkpoint can be read.
+    """
+    taken, rejected = checkpoint.newest(directory)
+    for each in rejected:
+        print(f"note: {each}; {taken.name} is taken instead", file=sys.stderr)
+    return checkpoint.read_policy(taken)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core import steering
-from core.control import Answer, Command, Order, Renew, Reply, Reset, Stop
+from core.control import Answer, Command, Order, Renew, Reply, Reset, Set, Stop
 from core.steering import Steering
 from tests.process.callers import Operator
 from tests.process.lane import Lane
@@ -82,6 +82,25 @@ def test_who_has_left_is_answered_for_as_soon_as_its_last_words_would_be_there(m
     monkeypatch.setattr(time, "monotonic", lambda: now + 1)
     desk.steering.attend()
     assert desk.replies == [(6, False, "worker-1 has left")]
+
+
+def test_what_two_were_asked_is_done_when_the_one_did_it_and_the_other_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk, kept = Desk(), []
+    order = Order(5, ["set", "env.gravity", "4"], "operator-1")
+    both = ["worker-0", "worker-1"]
+    desk.steering._have_done(order, both, lambda number: Set(number, "gravity", 4.0), lambda: kept.append(4.0))
+    asked = desk.sent[-1][1]
+    assert isinstance(asked, Set)
+    desk.there.remove("worker-1")
+    now = time.monotonic()
+    desk.steering.attend()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    desk.steering.attend()
+    assert desk.replies == kept == []  # worker-0 has its time
+    desk.steering.heard(Answer("worker-0", asked.request, True, "gravity = 4"))
+    assert desk.replies == [(5, True, "gravity = 4")] and kept == [4.0]
 
 
 def test_when_the_run_ends_orders_that_wait_and_those_that_just_came_are_answered() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from core.checkpoint import newest
 from scripts.running import ask, find_running
+from scripts.runs import kept_policy
 from scripts.train import main
 from tests.process.runs import Record, Run, Start, wait_until
 
@@ -97,6 +98,10 @@ def test_damaged_checkpoints_are_named_and_an_older_one_is_taken(
     (older / "state.pt").unlink()
     oldest, rejected = newest(run)
     assert oldest < older and len(rejected) == 2 and "cannot be read" in rejected[1]
+    capsys.readouterr()
+    kept_policy(run)
+    told = capsys.readouterr().err
+    assert f"{last} is damaged" in told and told.count(f"{oldest.name} is taken instead") == 2
     assert main(["--resume", "run", "--runs-dir", str(tmp_path)]) == 0
     assert f"{older} cannot be read" in capsys.readouterr().out
 
