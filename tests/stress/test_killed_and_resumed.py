@@ -6,16 +6,14 @@ import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from core.checkpoint import newest
-from tests.process.conftest import starter
 from tests.process.runs import Run, Start, wait_until
 from tests.stress.figures import tell
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KILLS = 20
 SEED = 1
 OPTIONS = {
@@ -25,30 +23,29 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_it_goes_on_from_its_newest_checkpoint_every_time(mode: str, tmp_path: Path) -> None:
-    for start in starter(tmp_path):
-        begun, chance = time.monotonic(), random.Random(SEED)
-        run = start(*OPTIONS[mode], run="run")
-        run.wait_for("checkpoint")
-        slowest, kills = 0.0, 0
-        for _ in range(KILLS):
-            time.sleep(chance.uniform(0, 3))
-            if run.process.poll() is not None:
-                break  # in lock-step it may have come to its end
-            kills += 1
-            os.kill(run.process.pid, signal.SIGKILL)
-            run.process.wait(10)
-            run.assert_nothing_left()
-            run, seconds = resume(start, run)
-            slowest = max(slowest, seconds)
-        if mode == "sync":
-            whole = start(*OPTIONS[mode], run="whole")
-            assert run.wait(200) == whole.wait(200) == 0
-            assert run.summary["weights_sha256"] == whole.summary["weights_sha256"]
-        tell(
-            f"D5 killed and resumed, {mode}", begun, faults=kills, violations=0, figure=round(slowest, 2),
-            unit="s to the next update, at most", seed=SEED,
-        )  # fmt: skip
+def test_it_goes_on_from_its_newest_checkpoint_every_time(mode: str, start: Start) -> None:
+    begun, chance = time.monotonic(), random.Random(SEED)
+    run = start(*OPTIONS[mode], run="run")
+    run.wait_for("checkpoint")
+    slowest, kills = 0.0, 0
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0, 3))
+        if run.process.poll() is not None:
+            break  # in lock-step it may have come to its end
+        kills += 1
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait(10)
+        run.assert_nothing_left()
+        run, seconds = resume(start, run)
+        slowest = max(slowest, seconds)
+    if mode == "sync":
+        whole = start(*OPTIONS[mode], run="whole")
+        assert run.wait(200) == whole.wait(200) == 0
+        assert run.summary["weights_sha256"] == whole.summary["weights_sha256"]
+    tell(
+        f"D5 killed and resumed, {mode}", begun, faults=kills, violations=0, figure=round(slowest, 2),
+        unit="s to the next update, at most", seed=SEED,
+    )  # fmt: skip
 
 
 def resume(start: Start, killed: Run) -> tuple[Run, float]:
