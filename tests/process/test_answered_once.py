@@ -84,10 +84,10 @@ def test_who_has_left_is_answered_for_as_soon_as_its_last_words_would_be_there(m
     assert desk.replies == [(6, False, "worker-1 has left")]
 
 
-def test_what_two_were_asked_is_done_when_the_one_did_it_and_the_other_has_left(
+def test_what_two_were_asked_is_done_when_one_did_it_and_one_has_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    desk, kept = Desk(), []
+    desk, kept = Desk(), list[float]()
     order = Order(5, ["set", "env.gravity", "4"], "operator-1")
     both = ["worker-0", "worker-1"]
     desk.steering._have_done(order, both, lambda number: Set(number, "gravity", 4.0), lambda: kept.append(4.0))
@@ -98,7 +98,7 @@ def test_what_two_were_asked_is_done_when_the_one_did_it_and_the_other_has_left(
     desk.steering.attend()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1)
     desk.steering.attend()
-    assert desk.replies == kept == []  # worker-0 has its time
+    assert not desk.replies and not kept  # worker-0 has its time
     desk.steering.heard(Answer("worker-0", asked.request, True, "gravity = 4"))
     assert desk.replies == [(5, True, "gravity = 4")] and kept == [4.0]
 
