@@ -46,7 +46,7 @@ def code_of(main: Callable[[list[str]], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
         return UNREAD
-    except BaseException:  # noqa: BLE001 - what it interrupts may make another error of Ctrl-C
-        if not interrupted:
-            raise
-        return INTERRUPTED
+    except BaseException:
+        if interrupted:  # whatever else has become of it: an import makes another error of it
+            return INTERRUPTED
+        raise
