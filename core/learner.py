@@ -13,16 +13,20 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from enum import IntEnum
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from core.ring import Ring, Word
+from core.stopwatch import Stopwatch
 from core.types import Algorithm, BoolArray, FloatArray, HasOptimizers, Learned, Skipped
 from core.weights import Weights
 
-_NAP_S = 0.0001
+_SHORTEST_NAP_S, _LONGEST_NAP_S, _LONGER = 0.0001, 0.002, 1.25
+"""how long it sleeps when no update is due: a little longer each time, for whoever it waits for may need the core"""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT = 2**30  # bytes
 
@@ -68,6 +72,14 @@ class Feed(Protocol):
         """Go on from there. The ring has been read back."""
 
 
+class Phase(IntEnum):
+    """What a learner does, but for waiting. On a GPU an update is over before it is done; publishing waits for it."""
+
+    SAMPLE = 0
+    UPDATE = 1
+    PUBLISH = 2
+
+
 class Learner:
     """One algorithm, fed from one ring, publishing its policy."""
 
@@ -93,6 +105,10 @@ class Learner:
         self.metrics: dict[str, Tensor] = {}
         """of the last update; still tensors, for reading one waits for the device"""
         self._sound: dict[str, Tensor] = {}  # of an update that skipped nothing
+        self.spent_ns = np.zeros(len(Phase), np.int64)
+        """by phase"""
+        self._stopwatch = Stopwatch(self.spent_ns)
+        self._nap_s = _SHORTEST_NAP_S
         self.waited_s = 0.0
         """time in which no update was due"""
         self.weights = weights
@@ -130,23 +146,32 @@ class Learner:
     def step(self) -> None:
         """Side by side with the workers: tell each how far it may go, then learn if it is time, else a nap."""
         self.feed.allow(self.updates)
-        if not self.learn():
+        if self.learn():
+            self._nap_s = _SHORTEST_NAP_S
+        else:
             before = time.monotonic()
-            time.sleep(_NAP_S)
+            time.sleep(self._nap_s)
+            self._nap_s = min(self._nap_s * _LONGER, _LONGEST_NAP_S)
             self.waited_s += time.monotonic() - before
 
     def learn(self) -> bool:
         """Learn once, if it is time."""
+        stopwatch = self._stopwatch
+        stopwatch.start()
         experience = self.feed.next(self.updates)
         if experience is None:
             return False
+        stopwatch.lap(Phase.SAMPLE)
         with self._precision:
             learned = self.algorithm.update(experience)
+        stopwatch.lap(Phase.UPDATE)
         self.feed.learned(learned)
+        stopwatch.lap(Phase.SAMPLE)
         self.metrics = learned.metrics
         self.updates += learned.updates
         if self.updates - self._published_at >= self.feed.publish_every:
             self.publish()
+            stopwatch.lap(Phase.PUBLISH)
         return True
 
     def configure(self, config: Any) -> None:

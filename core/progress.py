@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
 from core.control import Episode, Server
-from core.learner import Learner
+from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.ring import Word
+from core.types import FloatArray
 
 _EVERY_S = 0.5
+_LITTLE, _WORTH_TELLING = 0.1, 0.05
+"""shares of the time"""
+_LEARNER = ("waits", *(phase.name.lower() for phase in Phase))
+_WORKER = {
+    "wait": Word.WAITED_NS,
+    "fetch": Word.FETCH_NS,
+    "act": Word.ACT_NS,
+    "env": Word.ENV_NS,
+    "record": Word.RECORD_NS,
+}
 
 
 class Progress:
@@ -35,10 +47,10 @@ class Progress:
         ended = [(each.ret, float(each.length)) for each in self.ended]
         return_mean, length_mean = np.array(ended or [(np.nan, np.nan)]).mean(axis=0).tolist()
         losses = {name: value.item() for name, value in learner.metrics.items()}
-        learner_waited = (now.learner_waited - last.learner_waited) / seconds
         at_work = learner.ring.at_work
         whose = at_work if at_work.any() else np.ones_like(at_work)  # nobody, for a moment
-        workers_waited = float((now.workers_waited - last.workers_waited)[whose].mean()) / 1e9 / seconds
+        learners = _shares(_LEARNER, now.learner_ns - last.learner_ns, seconds)
+        workers = _shares(_WORKER, (now.worker_ns - last.worker_ns)[:, whose].mean(axis=1), seconds)
         acting = learner.ring.load(Word.ACTING_UPDATE)[whose]
         self._metrics.write(
             "progress",
@@ -59,9 +71,9 @@ class Progress:
             updates_skipped=learner.skipped.total,
             rows_refused=int(learner.ring.load(Word.REFUSED).sum()),
             messages_refused=self._server.num_refused,
-            learner_waits=round(learner_waited, 3),
-            workers_wait=round(workers_waited, 3),
-            waiting="paused" if paused else _who_waits(learner_waited, workers_waited),
+            **{f"learner_{phase}": share for phase, share in learners.items()},
+            **{f"workers_{phase}": share for phase, share in workers.items()},
+            waiting="paused" if paused else _who_waits(learners, workers),
         )
         self.ended.clear()
         self._last = now
@@ -75,12 +87,24 @@ class _Counters:
         self.agent_steps = learner.agent_steps
         self.env_steps = int(learner.ring.load(Word.STEPS).sum())
         self.updates = learner.updates
-        self.learner_waited = learner.waited_s
-        self.workers_waited = learner.ring.load(Word.WAITED_NS)
+        self.learner_ns = np.array([learner.waited_s * 1e9, *learner.spent_ns])
+        self.worker_ns = np.array([learner.ring.load(word) for word in _WORKER.values()], np.float64)
+        """(phases, lanes)"""
 
 
-def _who_waits(learner: float, workers: float) -> str:
-    shares = f"learner waits {learner:.0%}, workers wait {workers:.0%}"
-    if max(learner, workers) < 0.1:
-        return f"nobody waits ({shares})"
-    return f"learner waits for workers ({shares})" if learner > workers else f"workers wait for learner ({shares})"
+def _shares(phases: Iterable[str], spent_ns: FloatArray, seconds: float) -> dict[str, float]:
+    return {phase: round(float(ns) / 1e9 / seconds, 3) for phase, ns in zip(phases, spent_ns, strict=True)}
+
+
+def _who_waits(learner: dict[str, float], workers: dict[str, float]) -> str:
+    """Who is waited for, and with what it is busy."""
+    learner_waits, workers_wait = learner["waits"], workers["wait"]
+    if max(learner_waits, workers_wait) < _LITTLE:
+        return f"nobody waits (learner {_busy(learner)}; workers {_busy(workers)})"
+    if learner_waits > workers_wait:
+        return f"learner waits {learner_waits:.0%} for workers ({_busy(workers)}): more --workers or --copies may help"
+    return f"workers wait {workers_wait:.0%} for learner ({_busy(learner)})"
+
+
+def _busy(shares: dict[str, float]) -> str:
+    return ", ".join(f"{phase} {share:.0%}" for phase, share in list(shares.items())[1:] if share >= _WORTH_TELLING)

@@ -56,6 +56,10 @@ class Word(IntEnum):
     WAITED_NS = 34  # time spent waiting for `allowed`
     ACTING_UPDATE = 35  # the learner's update count when the weights in use were published
     REFUSED = 36  # agent steps that made no row because a number in them was bad
+    FETCH_NS = 37  # time spent on orders, reports and newer weights, ...
+    ACT_NS = 38  # ... on deciding, ...
+    ENV_NS = 39  # ... in the environment, ...
+    RECORD_NS = 40  # ... and on making rows and appending them
     ALLOWED = 48  # the writer may start a step while decisions < allowed
     DONE = 49  # rows below are used; FOREVER: they may be overwritten unused
     STOP = 64  # 1: end the step and leave

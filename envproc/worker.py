@@ -32,6 +32,7 @@ from core.control import (
 )
 from core.net import num_parameters
 from core.ring import Ring, Word
+from core.stopwatch import Stopwatch
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator, Worth
@@ -41,8 +42,9 @@ from envproc.guard import Guard
 from envproc.process import obey_set, parent_is_gone, serve
 from envproc.sequences import Sequences
 
-_NAP_S = 0.0002
-"""how long a worker that may not go on sleeps before it looks again"""
+_SHORTEST_NAP_S, _LONGEST_NAP_S, _LONGER = 0.0002, 0.01, 1.25
+"""how long a worker that may not go on sleeps before it looks again: a little longer each time, for looking takes time
+from those that it waits for"""
 _REPORT_EVERY_S = 0.05
 _MOST_EPISODES = 500
 """in one message"""
@@ -85,6 +87,7 @@ class Worker:
         self._agents = range(self._env.spec.num_agents)
         self._resets: list[Reset] = []  # that the next step does, and its end answers
         self._begun = False
+        self._stopwatch = Stopwatch(np.zeros(Word.WORDS, np.int64))  # nobody looks, before Begin
         self._stopping = False
         self._next_report = self._next_stats = 0.0
         try:
@@ -121,6 +124,7 @@ class Worker:
         """Begin with what the environment shows now."""
         spec, lane = self._env.spec, self._config.lane
         self._writer = self._ring.writer(lane, epoch)
+        self._stopwatch = Stopwatch(self._writer.words)
         self._policy = Policy(
             self._policy_spec,
             spec.action,
@@ -138,12 +142,15 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop, or until the main process is gone."""
+        nap_s = _SHORTEST_NAP_S
         while not self.stopping and not parent_is_gone():
-            if not self.turn():
-                before = time.monotonic_ns()
-                time.sleep(_NAP_S)
+            if self.turn():
+                nap_s = _SHORTEST_NAP_S
+            else:
+                time.sleep(nap_s)
+                nap_s = min(nap_s * _LONGER, _LONGEST_NAP_S)
                 if self._begun:
-                    self._writer.count(Word.WAITED_NS, time.monotonic_ns() - before)
+                    self._stopwatch.lap(Word.WAITED_NS)
 
     @property
     def stopping(self) -> bool:
@@ -151,6 +158,8 @@ class Worker:
 
     def turn(self) -> bool:
         """One environment step. False, and no step, before Begin, or ahead of the learner."""
+        stopwatch = self._stopwatch
+        stopwatch.start()
         for command in self._client.receive():
             self._obey(command)
         if not self._begun:
@@ -164,11 +173,16 @@ class Worker:
         has_policy = self._follower.version > 0
         if self._recording.ordered and not has_policy:
             return False
+        stopwatch.lap(Word.FETCH_NS)
         step, recorded = self._step, self._recorded
         decision = (self._policy.explore if has_policy else self._policy.guess)(step.obs, step.agent)
         self._guard.decide(step.agent, recorded.obs, decision)
         dropped = self._drop_open_episodes()
-        self._step = self._guard.observe(self._env.step(self._policy.to_env(decision)))
+        action = self._policy.to_env(decision)
+        stopwatch.lap(Word.ACT_NS)
+        reached = self._env.step(action)
+        stopwatch.lap(Word.ENV_NS)
+        self._step = self._guard.observe(reached)
         self._recorded = self._frames.record(self._step)
         rows = self._accumulator.observe(self._recorded, self._worth() if self._recording.priority else None)
         if len(self._step.ended.agent):
@@ -179,6 +193,7 @@ class Worker:
         self._writer.count(Word.STEPS)
         if self._resets:
             self._answer_resets(dropped)
+        stopwatch.lap(Word.RECORD_NS)
         return True
 
     def _worth(self) -> Worth:
