@@ -7,7 +7,7 @@ array and a further pass over memory. Without it the same few arrays serve again
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,20 +82,18 @@ class Chain:
 
     def backward(self, x: Tensor, said: list[Tensor], grad: Tensor) -> None:
         """Set the gradients of all parameters: `grad` (n, outputs of the last) is of what was said of `x`."""
-        for number in range(len(said) - 1, -1, -1):
+        for number, each in self._downwards(said, grad):
             weight, bias, _ = self._links[number]
             assert weight.grad is not None and bias.grad is not None  # algos.nets.flatten makes them
-            grad = self._before_activation(number, said, grad)
-            torch.mm(grad.t(), said[number - 1] if number else x, out=weight.grad)
-            torch.sum(grad, 0, out=bias.grad)
-            if number:
-                grad = self._further(number, said, grad)
+            torch.mm(each.t(), said[number - 1] if number else x, out=weight.grad)
+            torch.sum(each, 0, out=bias.grad)
 
     def backward_to(self, first: int, said: list[Tensor], grad: Tensor) -> Tensor:
         """(n, inputs - first) the gradient of the inputs from number `first` on; those of the parameters stay."""
-        for number in range(len(said) - 1, 0, -1):
-            grad = self._further(number, said, self._before_activation(number, said, grad))
-        return torch.mm(self._before_activation(0, said, grad), self._links[0][0][:, first:])
+        by_inputs = [
+            each.mm(self._links[0][0][:, first:]) for number, each in self._downwards(said, grad) if not number
+        ]
+        return by_inputs[0]
 
     def forget(self, said: list[Tensor]) -> Tensor:
         """(n, outputs of the last) what the last layer said, from where no way goes back."""
@@ -103,39 +101,36 @@ class Chain:
         _SPARE.give(*hidden)
         return last
 
-    def _before_activation(self, number: int, said: list[Tensor], grad: Tensor) -> Tensor:
-        activation, y = self._links[number][2], said[number]
-        if activation == "none":
-            return grad
-        if activation == "relu":
-            torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
-        else:
-            torch.ops.aten.tanh_backward.grad_input(grad, y, grad_input=grad)
-        return grad
-
-    def _further(self, number: int, said: list[Tensor], grad: Tensor) -> Tensor:
-        """One layer down; what the layer here needed is spare again."""
-        weight = self._links[number][0]
-        below = torch.mm(grad, weight, out=_SPARE.take(len(grad), weight.shape[1], grad))
-        if number < len(said) - 1:
-            _SPARE.give(grad, said[number])
-        return below
+    def _downwards(self, said: list[Tensor], grad: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """From the last layer to the first: its number, and (n, outputs) the gradient before its activation. What it
+        needed is spare again when the next is asked for."""
+        for number in range(len(said) - 1, -1, -1):
+            weight, _, activation = self._links[number]
+            if activation == "relu":
+                torch.ops.aten.threshold_backward.grad_input(grad, said[number], 0, grad_input=grad)
+            elif activation == "tanh":
+                torch.ops.aten.tanh_backward.grad_input(grad, said[number], grad_input=grad)
+            yield number, grad
+            done = (grad, said[number]) if number < len(said) - 1 else ()  # the last one's are the caller's
+            if number:
+                grad = torch.mm(grad, weight, out=_SPARE.take(len(grad), weight.shape[1], grad))
+            _SPARE.give(*done)
 
 
 class _Spare:
     """Arrays between two uses."""
 
     def __init__(self) -> None:
-        self._arrays: dict[tuple[int, int, torch.device], list[Tensor]] = {}
+        self._arrays: dict[tuple[int, int, torch.device, torch.dtype], list[Tensor]] = {}
 
     def take(self, n: int, width: int, like: Tensor) -> Tensor:
         """(n, width), with whatever stood in it."""
-        arrays = self._arrays.get((n, width, like.device))
+        arrays = self._arrays.get((n, width, like.device, like.dtype))
         return arrays.pop() if arrays else like.new_empty(n, width)
 
     def give(self, *arrays: Tensor) -> None:
         for each in arrays:
-            self._arrays.setdefault((*each.shape, each.device), []).append(each)
+            self._arrays.setdefault((len(each), each.shape[1], each.device, each.dtype), []).append(each)
 
 
 _SPARE = _Spare()
