@@ -72,7 +72,7 @@ class DDPG:
         self._critic_optimizer = Optimizer(self._critic)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of critic, actor and targets (algorithm 1 of the paper, from "Sample a random minibatch" on)."""
         config = self.config

@@ -17,6 +17,8 @@ from core import layers as described
 from core.layers import LAYER_NORM_EPSILON
 
 _FIRST_SIGMA = 0.5
+_NARROW = 32
+"""columns below which a product is found as its transpose"""
 
 
 class Dense(nn.Linear):
@@ -84,15 +86,18 @@ class Chain:
         """Set the gradients of all parameters: `grad` (n, outputs of the last) is of what was said of `x`."""
         for number, each in self._downwards(said, grad):
             weight, bias, _ = self._links[number]
+            below = said[number - 1] if number else x
             assert weight.grad is not None and bias.grad is not None  # algos.nets.flatten makes them
-            torch.mm(each.t(), said[number - 1] if number else x, out=weight.grad)
+            if below.shape[1] < _NARROW:
+                weight.grad.copy_(_narrow(each.t(), below))
+            else:
+                torch.mm(each.t(), below, out=weight.grad)
             torch.sum(each, 0, out=bias.grad)
 
     def backward_to(self, first: int, said: list[Tensor], grad: Tensor) -> Tensor:
         """(n, inputs - first) the gradient of the inputs from number `first` on; those of the parameters stay."""
-        by_inputs = [
-            each.mm(self._links[0][0][:, first:]) for number, each in self._downwards(said, grad) if not number
-        ]
+        weight = self._links[0][0][:, first:]
+        by_inputs = [_narrow(each, weight) for number, each in self._downwards(said, grad) if not number]
         return by_inputs[0]
 
     def forget(self, said: list[Tensor]) -> Tensor:
@@ -117,6 +122,11 @@ class Chain:
             _SPARE.give(*done)
 
 
+def _narrow(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b with few columns. BLAS goes along the rows of a result, and short ones take it up to five times as long."""
+    return torch.mm(b.t(), a.t()).t()
+
+
 class _Spare:
     """Arrays between two uses."""
 
@@ -125,8 +135,10 @@ class _Spare:
 
     def take(self, n: int, width: int, like: Tensor) -> Tensor:
         """(n, width), with whatever stood in it."""
-        arrays = self._arrays.get((n, width, like.device, like.dtype))
-        return arrays.pop() if arrays else like.new_empty(n, width)
+        if arrays := self._arrays.get((n, width, like.device, like.dtype)):
+            return arrays.pop()
+        with torch.inference_mode(False):  # for whoever comes, in that mode or not
+            return torch.empty(n, width, device=like.device, dtype=like.dtype)
 
     def give(self, *arrays: Tensor) -> None:
         for each in arrays:

@@ -18,17 +18,22 @@ class Branches:
 
     def __init__(self, sizes: tuple[int, ...], device: str = "cpu") -> None:
         self.sizes = sizes
-        first, largest = list(accumulate(sizes, initial=0)), max(sizes)
+        first, largest = list(accumulate(sizes, initial=0))[:-1], max(sizes)
         place = torch.arange(largest)
         self._is_there = torch.stack([place < size for size in sizes]).to(device)
-        self._where = torch.stack(
-            [start + place.clamp(max=size - 1) for start, size in zip(first, sizes, strict=False)]
-        )
+        self._where = torch.stack([start + place.clamp(max=size - 1) for start, size in zip(first, sizes, strict=True)])
         self._where = self._where.to(device)
+        self._first = torch.tensor(first, device=device)
 
     def spread(self, flat: Tensor) -> Tensor:
         """(n, sum of the sizes, ...) -> (n, branches, largest, ...); what is too much in a branch repeats its last."""
         return flat.unsqueeze(1) if len(self.sizes) == 1 else flat[:, self._where]
+
+    def put(self, values: Tensor, choice: Tensor) -> Tensor:
+        """(n, sum of the sizes, ...): the (n, branches, ...) `values` at each branch's (n, branches) choice, else 0."""
+        index = (choice + self._first).view(*choice.shape, *[1] * (values.dim() - 2)).expand_as(values)
+        flat = values.new_zeros(len(values), sum(self.sizes), *values.shape[2:])
+        return flat.scatter_(1, index, values)
 
     def allowed(self, obs: dict[str, Tensor]) -> Tensor:
         """(n or 1, branches, largest) bool: which choices there are, and may be made now.

@@ -116,7 +116,7 @@ class DQN:
         self.normalizer = self._networks.normalizer
         self.optimizers = (self._networks.optimizer,)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (algorithm 1 of Mnih et al. 2015)."""
         config = self.config
@@ -135,21 +135,23 @@ class DQN:
         # towards that: a value by its squared error, clipped (Huber), a distribution by its divergence
         self.online.renoise()
         said = say(self.online, obs)
-        with torch.enable_grad():
-            output = said.value.requires_grad_()
-            chosen = pick(self._values(output), batch.choice)
-            if config.atoms > 1:
-                log_likely = chosen.log_softmax(2)
-                td_error = (torch.xlogy(target, target) - target * log_likely).sum(2).mean(1)  # KL(target || chosen)
-                loss = (batch.weight * td_error).mean()
-                value = (log_likely.detach().exp() @ self._support).mean()
-            else:
-                td_error = (target - chosen).abs().mean(1)
-                loss = (batch.weight * functional.huber_loss(chosen, target, reduction="none").mean(1)).mean()
-                value = chosen.detach().mean()
-        said.learn(torch.autograd.grad(loss, output)[0])
-        self._networks.step(loss.detach(), self.config, batch.agent_steps)  # and the target follows
-        return Learned({"loss": loss.detach(), "q": value}, td_error.detach())
+        chosen = pick(self._values(said.value), batch.choice)
+        if config.atoms > 1:
+            log_likely = chosen.log_softmax(2)
+            likely = log_likely.exp()
+            td_error = (torch.xlogy(target, target) - target * log_likely).sum(2).mean(1)  # KL(target || chosen)
+            loss = (batch.weight * td_error).mean()
+            by_chosen = likely - target
+            value = (likely @ self._support).mean()
+        else:
+            td_error = (target - chosen).abs().mean(1)
+            loss = (batch.weight * functional.huber_loss(chosen, target, reduction="none").mean(1)).mean()
+            by_chosen = (chosen - target).clamp_(-1, 1)
+            value = chosen.mean()
+        share = (batch.weight / batch.choice.numel()).view(-1, *[1] * (chosen.dim() - 1))
+        said.learn(self._branches.put(by_chosen * share, batch.choice).flatten(1))
+        self._networks.step(loss, self.config, batch.agent_steps)  # and the target follows
+        return Learned({"loss": loss, "q": value}, td_error)
 
     def _values(self, output: Tensor) -> Tensor:
         """(n, branches, largest) values; with atoms (n, branches, largest, atoms) logits of their probabilities."""

@@ -78,7 +78,7 @@ class SAC:
         self._temperature_optimizer = Optimizer(self._log_temperature)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""
         config = self.config
@@ -87,8 +87,8 @@ class SAC:
         temperature = self._log_temperature.exp()
 
         # critics: towards the reward plus the lower of what the targets say, and the entropy, of a next action
-        next_action, next_log_prob = self._sample(self.actor(next_obs))
-        next_value = self.target_critics(next_obs, next_action).amin(dim=0) - temperature * next_log_prob
+        next = _Drawn(self.actor(next_obs))
+        next_value = self.target_critics(next_obs, next.action).amin(dim=0) - temperature * next.log_prob
         target = batch.reward + batch.discount * next_value
         critics = self.critics.say(obs, batch.action)
         q = critics.value
@@ -100,20 +100,16 @@ class SAC:
 
         # actor: climb the lower critic and the entropy
         actor = say(self.actor, obs)
-        with torch.enable_grad():
-            output = actor.value.requires_grad_()
-            action, log_prob = self._sample(output)
-        critics = self.critics.say(obs, action.detach())
+        now = _Drawn(actor.value)
+        critics = self.critics.say(obs, now.action)
         lower = critics.value.amin(dim=0)
-        actor_loss = (temperature * log_prob - lower).mean()
-        by_q = (critics.value == lower) * (-1 / len(target))
-        by_log_prob = temperature.expand(len(target)) / len(target)
-        by_output = torch.autograd.grad([action, log_prob], output, [critics.by_action(by_q), by_log_prob])[0]
-        actor.learn(by_output)
+        actor_loss = (temperature * now.log_prob - lower).mean()
+        by_action = critics.by_action((critics.value == lower) * (-1 / len(target)))
+        actor.learn(now.by_output(by_action, temperature / len(target)))
         self._actor_optimizer.step(actor_loss, config, config.actor_lr, batch.agent_steps)
 
         # temperature: down while the entropy is above its target, else up
-        entropy = -log_prob.detach().mean()
+        entropy = -now.log_prob.mean()
         if not config.temperature:
             assert self._log_temperature.grad is not None
             temperature_loss = temperature * (entropy - self._target_entropy)
@@ -124,23 +120,12 @@ class SAC:
         self._target_critics.data.lerp_(self._critics.data, config.tau)
         metrics = {
             "critic_loss": critic_loss,
-            "actor_loss": actor_loss.detach(),
+            "actor_loss": actor_loss,
             "q": q.mean(),
             "entropy": entropy,
             "temperature": temperature.squeeze(0),
         }
         return Learned(metrics, td_error.abs().mean(dim=0))
-
-    def _sample(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """What the actor says -> (n, num_continuous) actions in [-1, 1], (n,) their log-probability (equation 26)."""
-        mean, log_std = output.chunk(2, dim=1)
-        log_std = log_std.clamp(*LOG_STD)
-        drawn = torch.randn_like(mean)
-        before = mean + log_std.exp() * drawn
-        # log(1 - tanh(u)^2) in a form that does not overflow
-        slope = 2 * (math.log(2) - before - functional.softplus(-2 * before))
-        log_prob = -(0.5 * drawn.square() + log_std + _HALF_LOG_2PI + slope).sum(dim=1)
-        return before.tanh(), log_prob
 
     def policy_parameters(self) -> Tensor:
         return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data])
@@ -163,3 +148,30 @@ class SAC:
             getattr(self, f"_{name}").data.copy_(state[name])
         for name in ("actor", "critic", "temperature"):
             getattr(self, f"_{name}_optimizer").load_state_dict(state[f"{name}_optimizer"])
+
+
+class _Drawn:
+    """Actions drawn from what the actor says, a mean and a log standard deviation each, and squashed into [-1, 1]."""
+
+    def __init__(self, output: Tensor) -> None:
+        mean, log_std = output.chunk(2, dim=1)
+        self._log_std = log_std.clamp(*LOG_STD)
+        self._is_free = self._log_std == log_std
+        drawn = torch.randn_like(mean)
+        self._moved = self._log_std.exp() * drawn
+        before = mean + self._moved
+        self.action = before.tanh()
+        """(n, num_continuous)"""
+        # log(1 - tanh(u)^2) in a form that does not overflow
+        slope = 2 * (math.log(2) - before - functional.softplus(-2 * before))
+        self.log_prob = -(0.5 * drawn.square() + self._log_std + _HALF_LOG_2PI + slope).sum(dim=1)
+        """(n,) of the action (equation 26)"""
+
+    def by_output(self, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
+        """(n, 2 num_continuous) the gradient of a loss by what the actor said; `by_log_prob`: the same for all rows.
+
+        With a = tanh(u), u = mean + std * drawn: da/du is 1 - a^2, and d log_prob/du is 2 a, by the slope's.
+        """
+        by_before = by_action * (1 - self.action.square()) + 2 * by_log_prob * self.action
+        by_log_std = (by_before * self._moved - by_log_prob) * self._is_free
+        return torch.cat([by_before, by_log_std], dim=1)

@@ -5,11 +5,12 @@
     said.by_extra(d(loss) / d(said.value))               # d(loss) / d(action); the parameters' are left alone
 
 Where a network is dense layers and nothing else it goes through algos.dense.Chain, else through autograd. One of the
-two ways back is taken, once, and where autograd is off.
+two ways back is taken, once, in torch.inference_mode or in no_grad; in the former each operation is a little faster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -35,9 +36,16 @@ class Said(Protocol):
 
 def say(network: Network, obs: dict[str, Tensor], extra: Tensor | None = None) -> Said:
     """What `prepare` returned, (n, ...) each, and (n, spec.extra)."""
-    if chain := network.by_hand():
-        return _ByHand(chain, network.encode(obs, extra), network.spec.width)
-    return _ByAutograd(network, obs, extra)
+    return say_each((network,), obs, extra)[0]
+
+
+def say_each(networks: Sequence[Network], obs: dict[str, Tensor], extra: Tensor | None = None) -> list[Said]:
+    """The same of several networks of one spec."""
+    chains = [each.by_hand() for each in networks]
+    if None in chains:
+        return [_ByAutograd(each, obs, extra) for each in networks]
+    x = networks[0].encode(obs, extra)
+    return [_ByHand(chain, x, networks[0].spec.width) for chain in chains if chain]
 
 
 class _ByHand:
@@ -56,17 +64,26 @@ class _ByHand:
 class _ByAutograd:
     def __init__(self, network: Network, obs: dict[str, Tensor], extra: Tensor | None) -> None:
         self._parameters = list(network.parameters())
-        with torch.enable_grad():
-            self._extra = None if extra is None else extra.detach().requires_grad_()
-            self._output = network(obs, self._extra)
-        self.value = self._output.detach().float()
+        with torch.inference_mode(False), torch.enable_grad():
+            self._extra = None if extra is None else _ordinary(extra).detach().requires_grad_()
+            self._output = network({name: _ordinary(field) for name, field in obs.items()}, self._extra)
+            self.value = self._output.detach().float()
 
     def learn(self, grad: Tensor) -> None:
         for each in self._parameters:
             assert each.grad is not None  # algos.nets.flatten makes them
             each.grad.zero_()
-        torch.autograd.backward(self._output, grad.to(self._output.dtype), inputs=self._parameters)
+        with torch.inference_mode(False):
+            grad = _ordinary(grad).to(self._output.dtype)
+            torch.autograd.backward(self._output, grad, inputs=self._parameters)
 
     def by_extra(self, grad: Tensor) -> Tensor:
         assert self._extra is not None
-        return torch.autograd.grad(self._output, self._extra, grad.to(self._output.dtype))[0]
+        with torch.inference_mode(False):
+            grad = _ordinary(grad).to(self._output.dtype)
+            return torch.autograd.grad(self._output, self._extra, grad)[0]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """What was made in inference mode cannot become part of a graph; a copy can."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -77,7 +77,7 @@ class TD3:
         self._updates = 0
         self._actor_loss = torch.full((), torch.nan, device=device)  # of the last time that the actor learned
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of the critics, and every few of actor and targets (algorithm 1 of the paper)."""
         config = self.config

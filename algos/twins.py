@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.nets import Network
-from algos.said import Said, say
+from algos.said import Said, say_each
 from core.net import NetSpec
 
 
@@ -24,7 +24,7 @@ class Twins(nn.Module):
 
     def say(self, obs: dict[str, Tensor], action: Tensor) -> SaidTwice:
         """The same, with the way back (algos/said.py)."""
-        return SaidTwice(say(self.one, obs, action), say(self.other, obs, action))
+        return SaidTwice(*say_each((self.one, self.other), obs, action))
 
 
 class SaidTwice:

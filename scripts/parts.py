@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from algos import ALGORITHMS
+from algos.nets import Network
 from core import checkpoint
 from core.checkpoint import SavedPolicy
 from core.control import Server, worker_name
@@ -22,7 +23,7 @@ from core.replay import Replay
 from core.ring import Ring, ring_size
 from core.rollout import InOrder, capacity_for
 from core.snapshots import Snapshots
-from core.types import EnvSpec
+from core.types import Algorithm, EnvSpec
 from core.weights import Weights, weights_size
 from envproc.env import Place
 from envproc.evaluator import EvaluatorConfig, copies_for
@@ -49,7 +50,7 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     recording = algorithm.recording
     ordered = recording.ordered
     capacity = capacity_for(spec.num_agents, options.workers, algo.horizon, algo.ahead) if ordered else algo.capacity
-    networks = [part for part in vars(algorithm).values() if isinstance(part, torch.nn.Module)]
+    networks = _networks_of(algorithm)
     size = num_parameters(algorithm.policy_spec.net)
     whole, filled = (
         ring_size(spec, recording, options.workers, each) for each in (capacity, min(capacity, options.steps))
@@ -75,7 +76,14 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     return Parts(spec, ring, weights, eval_weights, learner)
 
 
-def _bytes_of(networks: list[torch.nn.Module]) -> int:
+def _networks_of(algorithm: Algorithm) -> list[Network]:
+    """All of them, also those that belong to a part of it, or stand in a list."""
+    values = [each if isinstance(each, list) else [each] for each in vars(algorithm).values()]
+    modules = [each for value in values for each in value if isinstance(each, torch.nn.Module)]
+    return [each for module in modules for each in module.modules() if isinstance(each, Network)]
+
+
+def _bytes_of(networks: list[Network]) -> int:
     return sum(each.numel() * each.element_size() for network in networks for each in network.parameters())
 
 
