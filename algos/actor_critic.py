@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from algos.config import OnPolicy
 from algos.nets import Network, Normalizer, flatten, prepare
-from algos.said import Said, say
 from algos.stochastic import Stochastic
 from core.acting import PolicySpec
 from core.rollout import Rollout
@@ -61,8 +60,6 @@ class ActorCritic(nn.Module):
         else:
             self.critic = Network(replace(self._net, outputs=1, extras={}), "orthogonal", 1.0)
         self.to(device)
-        self._said: list[Said] = []  # of what was judged last
-        self._values: list[Tensor] = []
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What `prepare` returned -> (n, outputs) of the policy, (n,) values."""
@@ -70,32 +67,17 @@ class ActorCritic(nn.Module):
         return outputs, outputs[:, -1] if self.critic is None else self.critic(obs).squeeze(1)
 
     def judge(self, batch: Batch) -> Judgement:
-        """Log-probability and entropy of the batch's actions, value of its observations, for a loss to `learn` from."""
-        with torch.no_grad():
-            obs = prepare(batch.obs, self._net, self.normalizer)
-            self._said = [say(each, obs) for each in (self.actor, self.critic) if each is not None]
-        self._values = [each.value.requires_grad_() for each in self._said]
-        outputs, value = self._values[0], self._values[-1][:, -1]
+        """Log-probability and entropy of the batch's actions, value of its observations."""
+        outputs, value = self(prepare(batch.obs, self._net, self.normalizer))
         return Judgement(*self._stochastic.judge(outputs, self.log_std, batch), value)
-
-    def learn(self, loss: Tensor) -> None:
-        """Set the gradients of all parameters to those of `loss`, which was made of the last judgement."""
-        *by_value, by_log_std = torch.autograd.grad(loss, [*self._values, self.log_std], allow_unused=True)
-        for said, each in zip(self._said, by_value, strict=True):
-            said.learn(each)
-        self._said, self._values = [], []
-        if by_log_std is not None:  # there are continuous actions
-            assert self.log_std.grad is not None
-            self.log_std.grad.copy_(by_log_std)
 
     @torch.no_grad()
     def look_over(self, rollout: Rollout) -> Outlook:
         """Log-probabilities and values as they are now, of all rows."""
         log_prob, value, next_value = (np.empty(len(rollout), np.float32) for _ in range(3))
         for where, batch in rollout.in_pieces():
-            outputs, values = self(prepare(batch.obs, self._net, self.normalizer))
-            log_prob[where] = self._stochastic.judge(outputs, self.log_std, batch)[0].cpu()
-            value[where] = values.cpu()
+            judged = self.judge(batch)
+            log_prob[where], value[where] = judged.log_prob.cpu(), judged.value.cpu()
         next_value[:-1] = value[1:]  # the next row begins where this one ends
         for where, batch in rollout.in_pieces(np.flatnonzero(~rollout.follows)):  # but not here
             next_value[where] = self(prepare(batch.next_obs, self._net, self.normalizer))[1].cpu()

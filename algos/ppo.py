@@ -97,8 +97,7 @@ class PPO:
 
                 entropy = now.entropy.mean()
                 loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-                self.nets.learn(loss)
-                self._optimizer.step(loss.detach(), config, config.lr, rollout.agent_steps)
+                self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
                 updates += 1
                 with torch.no_grad():
                     kls.append((ratio - 1 - log_ratio).mean())

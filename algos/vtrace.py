@@ -81,8 +81,7 @@ class VTrace:
             value_loss = 0.5 * (now.value - target[which]).square().mean()
             entropy = now.entropy.mean()
             loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-            self.nets.learn(loss)
-            self._optimizer.step(loss.detach(), config, config.lr, rollout.agent_steps)
+            self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
             updates += 1
         self.nets.show(rollout)
         metrics = {
