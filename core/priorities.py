@@ -5,7 +5,8 @@
 drifts, and a sum is 0 only if everything below it is.
 
 A batch goes through the tree level by level, not slot by slot: the memory accesses of a level do not wait for each
-other, and no step down has a branch to mispredict. Wider nodes are not drawn from any faster.
+other, and no step down has a branch to mispredict, or looks at more than its left half. Wider nodes are not drawn from
+any faster.
 
 numba compiles while this file is imported, which takes a second. It could keep what it compiled, but where neither
 this directory nor the home may be written to, it refuses to.
@@ -132,10 +133,19 @@ def _draw(sums: DoubleArray, uniform: DoubleArray, nodes: IntArray) -> int:
     while level > 1:
         level >>= 1
         for i in range(len(nodes)):
-            left, right = sums[2 * nodes[i]], sums[2 * nodes[i] + 1]
-            # `rest` may have been rounded up to left + right or beyond: what is 0 is not entered whatever it says
-            go_right = (rest[i] >= left) & (right > 0)
+            left = sums[2 * nodes[i]]
+            go_right = rest[i] >= left
             nodes[i] = 2 * nodes[i] + go_right
             rest[i] -= left * go_right
+    for i in range(len(nodes)):
+        if sums[nodes[i]] == 0:  # `rest` was rounded up to the sum of all that is there, or beyond
+            node, left_over = 1, uniform[i] * sums[1]
+            while node < leaves:
+                left, right = sums[2 * node], sums[2 * node + 1]
+                node *= 2
+                if left_over >= left and right > 0:
+                    node += 1
+                    left_over -= left
+            nodes[i] = node
     nodes -= leaves
     return -1

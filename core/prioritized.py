@@ -58,6 +58,7 @@ class PrioritizedSampler(Sampler):
         self._drawn_with = np.ones(batch_size)  # the priorities of its rows when they were drawn
         self._highest = 1.0
         self._weight = torch.ones(batch_size)
+        self._weights = self._weight.numpy()  # the same memory
         self._strata = np.arange(batch_size) / batch_size
 
     def sample(self) -> Rows:
@@ -111,13 +112,13 @@ class PrioritizedSampler(Sampler):
         beta = how.beta + (1 - how.beta) * min(self._ring.agent_steps / how.beta_steps, 1.0)
         # N and the sum of all priorities are the same for all: they go with the largest
         weight = self._drawn_with**-beta
-        np.divide(weight, weight.max(), out=self._weight.numpy(), casting="same_kind")
+        np.divide(weight, weight.max(), out=self._weights, casting="same_kind")
 
     def _priority(self, td_error: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """p = (|delta| + epsilon)^alpha; what is not finite counts as nothing learned."""
-        error = np.abs(td_error.astype(np.float64))
-        error = np.where(error < np.inf, error, 0.0) + _SMALLEST
-        priority: npt.NDArray[np.float64] = error**self._how.alpha
+        priority: npt.NDArray[np.float64] = (np.abs(td_error, dtype=np.float64) + _SMALLEST) ** self._how.alpha
+        if not priority.sum() < np.inf:
+            priority[~np.isfinite(priority)] = _SMALLEST**self._how.alpha
         return priority
 
     def _keep_up(self) -> None:
