@@ -19,6 +19,8 @@ from core.layers import LAYER_NORM_EPSILON
 _FIRST_SIGMA = 0.5
 _NARROW = 32
 """columns below which a product is found as its transpose"""
+_WIDE = 128
+"""rows and columns from which on a product is worth casting what is multiplied, where torch.autocast asks for that"""
 
 
 class Dense(nn.Linear):
@@ -64,17 +66,16 @@ class Chain:
         dense = [each for each in layers if isinstance(each, Dense) and not each.layer.noisy and not each.layer.norm]
         return cls(dense) if len(dense) == len(layers) else None
 
-    @property
-    def device(self) -> torch.device:
-        """where its parameters are"""
-        return self._links[0][0].device
-
     def forward(self, x: Tensor) -> list[Tensor]:
         """(n, inputs of the first) -> (n, width) what each layer says, for one of the ways back."""
         said: list[Tensor] = []
         for weight, bias, activation in self._links:
-            out = None if len(said) == len(self._links) - 1 else _SPARE.take(len(x), len(bias), x)
-            x = torch.addmm(bias, x, weight.t(), out=out)
+            is_last = len(said) == len(self._links) - 1
+            out = x.new_empty(len(x), len(bias)) if is_last else _SPARE.take(len(x), len(bias), x)
+            if _is_cast(x, weight):
+                x = _product(x, weight.t(), out).add_(bias)
+            else:
+                x = torch.addmm(bias, x, weight.t(), out=out)
             if activation == "relu":
                 x.relu_()
             elif activation == "tanh":
@@ -91,7 +92,7 @@ class Chain:
             if below.shape[1] < _NARROW:
                 weight.grad.copy_(_narrow(each.t(), below))
             else:
-                torch.mm(each.t(), below, out=weight.grad)
+                _product(each.t(), below, weight.grad)
             torch.sum(each, 0, out=bias.grad)
 
     def backward_to(self, first: int, said: list[Tensor], grad: Tensor) -> Tensor:
@@ -118,13 +119,25 @@ class Chain:
             yield number, grad
             done = (grad, said[number]) if number < len(said) - 1 else ()  # the last one's are the caller's
             if number:
-                grad = torch.mm(grad, weight, out=_SPARE.take(len(grad), weight.shape[1], grad))
+                grad = _product(grad, weight, _SPARE.take(len(grad), weight.shape[1], grad))
             _SPARE.give(*done)
 
 
 def _narrow(a: Tensor, b: Tensor) -> Tensor:
     """a @ b with few columns. BLAS goes along the rows of a result, and short ones take it up to five times as long."""
-    return torch.mm(b.t(), a.t()).t()
+    return torch.mm(b.t(), a.t(), out=a.new_empty(b.shape[1], len(a))).t()
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """a @ b, into float32 in any case."""
+    if _is_cast(a, b):
+        dtype = torch.get_autocast_dtype(a.device.type)
+        return out.copy_(torch.mm(a.to(dtype), b.to(dtype)))
+    return torch.mm(a, b, out=out)  # which autocast leaves alone, because of `out`
+
+
+def _is_cast(a: Tensor, b: Tensor) -> bool:
+    return torch.is_autocast_enabled(a.device.type) and min(*a.shape, *b.shape) >= _WIDE
 
 
 class _Spare:

@@ -39,9 +39,10 @@ def concatenate(obs: dict[str, Tensor], spec: NetSpec) -> Tensor:
     """(..., spec.width): the vector, as it was observed."""
     fields = []
     for name, size in spec.vector.items():
-        field = obs[name]
-        leading = field.shape[: field.dim() - len(spec.inputs[name])]
-        fields.append(field.reshape(*leading, size).float())
+        field, own = obs[name], len(spec.inputs[name])
+        if own != 1:
+            field = field.reshape(*field.shape[: field.dim() - own], size)
+        fields.append(field.float())
     return fields[0] if len(fields) == 1 else torch.cat(fields, dim=-1)
 
 
@@ -119,10 +120,7 @@ class Network(nn.Module):
 
     def by_hand(self) -> Chain | None:
         """The whole of it, where that is plain dense layers, and torch is not to do anything else with them."""
-        chain = self._chain
-        if chain is None or self._compiled_call_impl is not None or torch.is_autocast_enabled(chain.device.type):
-            return None
-        return chain
+        return None if self._compiled_call_impl is not None else self._chain
 
     def _as_chain(self) -> Chain | None:
         if self.spec.images or any(self.groups[each] for each in ("lstm", "cosine", "value")):

@@ -37,6 +37,19 @@ def inputs(n: int = 7) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 class TestOne:
+    def test_inference_mode_changes_nothing(self, spec: NetSpec) -> None:
+        obs, extra, grad = inputs()
+        results = []
+        for mode in (torch.no_grad(), torch.inference_mode()):
+            network = made(spec)
+            with mode:
+                said, again = say(network, obs, extra * 1), say(network, obs, extra * 1)
+                said.learn(grad * 1)
+                by_extra = again.by_extra(grad * 1)
+            results.append([said.value, by_extra, *(each.grad for each in network.parameters())])
+        for one, other in zip(*results, strict=True):
+            assert one is not None and other is not None and one.equal(other)
+
     def test_value_and_gradients_are_autograds(self, spec: NetSpec) -> None:
         obs, extra, grad = inputs()
         ours, theirs = made(spec), made(spec)
@@ -86,14 +99,25 @@ def test_what_was_said_of_one_batch_stands_while_others_are_asked_about() -> Non
         assert parameter.grad is not None and parameter.grad.equal(before)
 
 
-def test_under_autocast_it_goes_through_autograd() -> None:
-    network = made(SPEC)
-    obs, extra, grad = inputs()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert network.by_hand() is None
+def test_under_autocast_wide_products_are_in_its_type_and_all_that_comes_out_is_float32() -> None:
+    network = made(replace(SPEC, hidden=(128, 128)))
+    obs, extra = {VECTOR: torch.randn(128, 3)}, torch.randn(128, 2)
+    grad = torch.randn(128, network.spec.outputs)
+
+    def learned() -> list[Tensor]:
         said = say(network, obs, extra)
         said.learn(grad)
-    assert said.value.dtype == torch.float32 and next(network.parameters()).grad is not None
+        gradients = [each.grad.clone() for each in network.parameters() if each.grad is not None]
+        return [said.value, *gradients, say(network, obs, extra).by_extra(grad)]
+
+    with torch.no_grad():
+        exact = learned()
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = learned()
+    assert not exact[0].equal(cast[0])
+    for one, other in zip(exact, cast, strict=True):
+        assert other.dtype == torch.float32
+        assert (one - other).norm() < 0.1 * one.norm()
 
 
 def test_twins_learn_each_by_its_own_and_give_the_sum_by_action() -> None:
