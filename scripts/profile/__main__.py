@@ -1,4 +1,4 @@
-"""Profile: `python -m scripts.profile PART` measures one part of what training does, beside what would be used instead."""
+"""Profile: `python -m scripts.profile PART` measures a part of what training does, beside what would do it instead."""
 
 from __future__ import annotations
 

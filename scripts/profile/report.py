@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.command_line import check_output
+from scripts.options import num_cores
 
 WIDTH = 100
 """columns of a terminal"""
@@ -57,9 +57,8 @@ def machine() -> Machine:
         commit = subprocess.run(git, cwd=_ROOT, capture_output=True, text=True, timeout=10).stdout.strip()
     except OSError:  # no git
         commit = ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     versions = platform.python_version(), version_of("numpy"), version_of("torch")
-    return Machine(cores, cpus[0], *versions, commit or "unknown")
+    return Machine(num_cores(), cpus[0], *versions, commit or "unknown")
 
 
 def version_of(package: str) -> str:

@@ -1,0 +1,57 @@
+"""What is measured in another interpreter, which has packages that this one has not: a process that waits on its stdin
+while others are measured, one question a line, one answer a line, both JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from scripts.command_line import UsageError
+
+_ROOT = Path(__file__).parents[2]
+
+
+class Another:
+    """`python -m module arguments...` in that interpreter, with this project's directory to import from."""
+
+    def __init__(self, python: str, module: str, *arguments: str, seconds: float = 300) -> None:
+        """`seconds`: how long an answer may take. Raises UsageError if there is no such interpreter."""
+        command = [
+            python if os.sep not in python else os.path.abspath(python),
+            "-W",
+            "ignore",
+            "-m",
+            module,
+            *arguments,
+        ]
+        self._seconds = seconds
+        try:
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError as error:
+            raise UsageError(f"{python} cannot be run ({error}); give the path of an interpreter") from error
+
+    def __enter__(self) -> Another:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()  # it holds nothing that would have to be put away
+        self._process.communicate(timeout=10)
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Its answer. Raises RuntimeError if it has ended, or is silent; it has said why on stderr."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+            answers, _, _ = select.select([self._process.stdout], [], [], self._seconds)
+        except BrokenPipeError:
+            answers = [self._process.stdout]
+        line = self._process.stdout.readline() if answers else b""
+        if not line:
+            raise RuntimeError(f"{' '.join(map(str, self._process.args))} gave no answer to {question}")  # type: ignore[arg-type]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
