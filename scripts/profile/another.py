@@ -6,13 +6,20 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from scripts.command_line import UsageError
+from scripts.profile.report import ROOT
 
-_ROOT = Path(__file__).parents[2]
+
+def command_of(python: str, module: str, *arguments: str) -> list[str]:
+    """What runs this module of ours, in the project's directory. Raises UsageError if there is no such interpreter."""
+    found = shutil.which(os.path.expanduser(python))
+    if not found:
+        raise UsageError(f"{python} cannot be run; give the path of an interpreter")
+    return [os.path.abspath(found), "-W", "ignore", "-m", module, *arguments]
 
 
 class Another:
@@ -30,7 +37,7 @@ class Another:
         ]
         self._seconds = seconds
         try:
-            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         except OSError as error:
             raise UsageError(f"{python} cannot be run ({error}); give the path of an interpreter") from error
 
@@ -52,6 +59,6 @@ class Another:
             answers = [self._process.stdout]
         line = self._process.stdout.readline() if answers else b""
         if not line:
-            raise RuntimeError(f"{' '.join(map(str, self._process.args))} gave no answer to {question}")  # type: ignore[arg-type]
+            raise RuntimeError(f"{' '.join(self._command)} gave no answer to {question}")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -1,213 +1,154 @@
-"""Updates per second beside Stable-Baselines3's: `python -m scripts.bench_updates SB3_PYTHON`, where that interpreter
-has stable-baselines3 and sb3-contrib (`make bench` sees to both).
+"""Updates a second: ours, beside what they cannot go below, and beside what others do.
 
-An update is a gradient step with what it needs: rows drawn from a full buffer, then learned from. The same networks,
-the same batch, each library's own defaults otherwise, on one core; both sides are measured in turns, never at once.
+An update is a gradient step with what it needs: rows drawn from a full buffer, then learned from. "bare" is its
+products of matrices and its optimizer's arithmetic alone, on arrays that are there (scripts/profile/products.py); "plain"
+a DDPG or TD3 in eager torch: separate parameters, autograd, torch.optim.Adam (scripts/profile/plain.py); "SB3" is
+Stable-Baselines3 in an interpreter that has it (--sb3), with the same networks and batch, its own defaults otherwise. All
+on one core, in turns, never at once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import contextlib
 import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, replace
 from statistics import median
-from typing import Any
 
-import numpy as np
 import torch
 
-from algos import ALGORITHMS
 from core.learner import fit_process
-from core.prioritized import make_sampler
-from core.ring import Ring
-from core.rollout import Rollout
-from core.types import ActionSpec, EnvSpec, FieldSpec, Rows
+from scripts.command_line import UsageError
+from scripts.profile.another import Another
+from scripts.profile.cases import CASES, Case, Ours, ours
+from scripts.profile.measure import in_rounds, rate, ratio
+from scripts.profile.plain import PLAIN
+from scripts.profile.products import Watched
+from scripts.profile.report import Figure, Report, option_parser, read_options
 
-ROUNDS = 15  # short ones: a shared machine changes its speed within seconds, and a round's two sides should share it
+ROUNDS = 15  # short ones: a shared machine changes its speed within seconds, and a round's sides should share it
 SECONDS = 0.5
-SLICE_S = 0.1
-ROLLOUT = 2048  # rows that PPO learns from at a time, Stable-Baselines3's default
-CHUNK = 1000  # rows that are written into the ring at once
+SB3 = ("ddpg", "td3", "sac", "dqn", "qrdqn", "ppo")
+WARM_UP = 10
+"""updates"""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One algorithm at one size."""
+class StableBaselines3:
+    """In its own interpreter."""
 
-    algorithm: str
-    obs: int
-    continuous: int
-    discrete: int
-    """choices of the one branch, or 0"""
-    hidden: tuple[int, ...]
-    batch: int
-    quantiles: int = 200
-    """qrdqn only"""
-    capacity: int = 1_000_000
-    """rows in the replay buffer: Stable-Baselines3's default, and more than the caches hold"""
-    config: dict[str, Any] = field(default_factory=dict)
-    """of ours, beyond the sizes: what makes it the same work"""
-
-    def __str__(self) -> str:
-        action = f"{self.discrete} choices" if self.discrete else f"{self.continuous} actions"
-        own = "".join(f", {name}={value}" for name, value in self.config.items())
-        return f"{self.algorithm:6} {'x'.join(map(str, self.hidden))} batch {self.batch}, {self.obs} obs, {action}{own}"
-
-
-# Stable-Baselines3's learner does not normalise observations, and its DQN is not double; ours is, unless told not to
-PLAIN = {"normalize": False}
-CASES = (
-    Case("ddpg", 17, 6, 0, (256, 256), 256, config=PLAIN),  # HalfCheetah's size
-    Case("ddpg", 17, 6, 0, (256, 256), 256),
-    Case("ddpg", 8, 2, 0, (64, 64), 128, config=PLAIN),  # 3DBall's, and the defaults of ours
-    Case("td3", 17, 6, 0, (256, 256), 256, config=PLAIN),
-    Case("sac", 17, 6, 0, (256, 256), 256, config=PLAIN),
-    Case("dqn", 8, 0, 4, (256, 256), 128, config={**PLAIN, "double": False}),  # LunarLander's
-    Case("dqn", 4, 0, 2, (64, 64), 64, config={**PLAIN, "double": False}),  # CartPole's
-    Case("qrdqn", 8, 0, 4, (256, 256), 128, config={**PLAIN, "quantiles": 200}),
-    Case("qrdqn", 4, 0, 2, (64, 64), 64, config={**PLAIN, "quantiles": 200}),
-    Case("ppo", 17, 6, 0, (64, 64), 64, config=PLAIN),  # tanh, actor and critic apart; 10 epochs of 2048 rows
-    Case("ppo", 4, 0, 2, (64, 64), 64, config=PLAIN),
-)
-
-
-@contextmanager
-def ours(case: Case) -> Iterator[Callable[[], int]]:
-    """What learns once with our algorithm, on a full ring, and returns how many gradient steps that were."""
-    action = ActionSpec((-1.0,) * case.continuous, (1.0,) * case.continuous, (case.discrete,) if case.discrete else ())
-    spec = EnvSpec({"vector": FieldSpec((case.obs,))}, action, num_agents=CHUNK)
-    recipe, cpu = ALGORITHMS[case.algorithm], torch.device("cpu")
-    make: Callable[..., Any] = recipe.config
-    config = make(batch_size=case.batch, hidden=case.hidden, **case.config)
-    algorithm = recipe.build(spec, config, "cpu")
-    capacity = ROLLOUT if algorithm.recording.ordered else case.capacity
-    with Ring.create(spec, algorithm.recording, 1, max(capacity, 16 * CHUNK)) as ring:
-        writer = ring.writer(0, 1)
-        for first in range(0, capacity, CHUNK):
-            writer.append(_random_rows(ring, first // CHUNK)[: capacity - first])
-        if algorithm.recording.ordered:
-            rollout = Rollout(ring, np.zeros(capacity, np.int64), np.arange(capacity), cpu)
-            yield lambda: algorithm.update(rollout).updates
-        else:
-            sampler = make_sampler(ring, case.batch, 0, config.prioritization)
-            batch = sampler.batch(cpu)
-
-            def update() -> int:
-                sampler.sample()
-                learned = algorithm.update(batch)
-                sampler.learned(learned.td_error)
-                return learned.updates
-
-            yield update
-
-
-def _random_rows(ring: Ring, seed: int) -> Rows:
-    """One row of each agent, as Stable-Baselines3's buffer is filled in bench_sb3.py."""
-    random, action = np.random.default_rng(seed), ring.spec.action
-    rows: Rows = np.zeros(CHUNK, ring.layout)
-    for name in ("obs", "next_obs"):
-        rows[name]["vector"] = random.standard_normal(rows[name]["vector"].shape, np.float32)
-    rows["reward"] = random.standard_normal(len(rows), np.float32)
-    rows["discount"] = np.where(random.random(len(rows)) < 0.01, 0, 0.99)
-    if action.num_continuous:
-        rows["action"] = random.uniform(-1, 1, rows["action"].shape)
-    if action.branches:
-        rows["choice"] = random.integers(0, action.branches[0], rows["choice"].shape)
-    if ring.recording.ordered:
-        rows["log_prob"], rows["decision"] = -1, seed * CHUNK + np.arange(CHUNK)
-    return rows
-
-
-def measure(update: Callable[[], int], seconds: float) -> float:
-    """Updates per second, the median over slices, as bench_sb3.py takes it."""
-    rates: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or not rates:
-        begun, done = time.perf_counter(), 0
-        while time.perf_counter() < begun + SLICE_S:
-            done += update()
-        rates.append(done / (time.perf_counter() - begun))
-    return median(rates)
-
-
-class Theirs:
-    """Stable-Baselines3 in a process of its own, which waits on its stdin while ours is measured."""
-
-    def __init__(self, python: str) -> None:
-        script = Path(__file__).with_name("bench_sb3.py")
-        self._process = subprocess.Popen(
-            [python, "-W", "ignore", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, process: Another) -> None:
+        self._process = process
         self.versions = ""
 
     def measure(self, case: Case, seconds: float) -> float:
-        """Updates per second. Raises RuntimeError if the process has ended; it has said why on stderr."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({**asdict(case), "seconds": seconds}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"Stable-Baselines3's side ended with {self._process.wait(10)} at {case}")
-        answer = json.loads(line)
+        """Updates per second."""
+        answer = self._process.ask({**asdict(case), "seconds": seconds})
         self.versions = answer["versions"]
         return float(answer["updates_per_s"])
 
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(60)
+
+def bare(mine: Ours) -> Callable[[], int]:
+    """What does the products and the optimizer's arithmetic of some updates, and returns how many updates."""
+    watched, done = Watched(), 0
+    for _ in range(mine.period):
+        experience = mine.draw()
+        with watched:
+            done += mine.learn(experience).updates
+
+    def again() -> int:
+        watched.again()
+        return done
+
+    return again
 
 
-def compare(case: Case, theirs: Theirs, seconds: float) -> dict[str, list[float]]:
-    """Both sides' updates per second in each round; ours are missing while there is no such algorithm."""
-    if case.algorithm not in ALGORITHMS:
-        return {"ours": [], "sb3": [theirs.measure(case, seconds) for _ in range(ROUNDS)]}
-    rates: dict[str, list[float]] = {"ours": [], "sb3": []}
-    with ours(case) as update:
-        for _ in range(ROUNDS):
-            rates["ours"].append(measure(update, seconds))
-            rates["sb3"].append(theirs.measure(case, seconds))
-    return rates
+def measure(case: Case, sb3: StableBaselines3 | None, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Updates per second of each side there is, in each round."""
+    finish = torch.cuda.synchronize if case.device == "cuda" else int
+    with ours(case) as mine:
+        for _ in range(WARM_UP):
+            mine.update()
+        works = {"ours": mine.update, "bare": bare(mine)}
+        if case.algorithm in PLAIN and case.precision == "float32":
+            works["plain"] = PLAIN[case.algorithm](case)
+        sides: dict[str, Callable[[], float]] = {
+            name: lambda work=work: rate(work, seconds, finish)
+            for name, work in works.items()  # type: ignore[misc]
+        }
+        if sb3 and case.algorithm in SB3 and case.precision == "float32":
+            sides["sb3"] = lambda: sb3.measure(case, seconds)
+        return in_rounds(sides, rounds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sb3_python", help="interpreter that has stable-baselines3 and sb3-contrib")
-    parser.add_argument("--only", nargs="*", help="algorithms to measure; all of them without it")
+def main(arguments: list[str]) -> int:
+    """Returns the exit code. Raises UsageError if an option cannot be meant."""
+    parser = option_parser("learner", __doc__)
+    known = tuple(dict.fromkeys(case.algorithm for case in CASES))
+    parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="ALGORITHM", help=", ".join(known))
+    parser.add_argument("--batch", nargs="+", type=int, help="instead of each case's own")
+    parser.add_argument("--width", nargs="+", type=int, help="of each hidden layer, instead of each case's own")
+    parser.add_argument("--device", nargs="+", choices=("cpu", "cuda"), default=["cpu"])
+    parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    parser.add_argument("--sb3", metavar="PYTHON", help="an interpreter that has stable-baselines3 and sb3-contrib")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one side in one of the rounds")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    options = parser.parse_args()
+    options = read_options(parser, arguments)
+    if "cuda" in options.device and not torch.cuda.is_available():
+        raise UsageError("--device cuda cannot be used: torch finds no such device here")
+    rounds, seconds = (1, 0.02) if options.quick else (ROUNDS, options.seconds)
     torch.set_num_threads(1)
     fit_process()  # as scripts.train does
-    if hasattr(os, "sched_setaffinity"):  # Linux only; the other process inherits it
-        core = max(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {core})
-    figures = []
-    theirs = Theirs(options.sb3_python)
+    report = Report("learner", options.json)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(_on_one_core())  # other processes inherit it
+        sb3 = None
+        if options.sb3:
+            sb3 = StableBaselines3(opened.enter_context(Another(options.sb3, "scripts.profile.sb3")))
+        table = report.table("Updates a second", 40, "ours", "bare", "of bare", "plain", "SB3", "of SB3")
+        for case in _cases(options.only, options.batch, options.width, options.device, options.precision):
+            if options.quick:
+                case = replace(case, capacity=4000)
+            table.row(str(case), *_figures(measure(case, sb3, rounds, seconds)))
+        if sb3 and sb3.versions:
+            report.note(f"SB3: {sb3.versions}")
+    report.write()
+    return 0
+
+
+def _cases(
+    only: list[str], batches: list[int] | None, widths: list[int] | None, devices: list[str], precisions: list[str]
+) -> Iterator[Case]:
+    """Each case at all of these sizes; what the sizes make equal comes once."""
+    seen = set()
+    for case in CASES:
+        for batch in batches or [case.batch]:
+            for width in widths or [0]:
+                for device in devices:
+                    for precision in precisions:
+                        hidden = (width,) * len(case.hidden) if width else case.hidden
+                        sized = replace(case, batch=batch, hidden=hidden, device=device, precision=precision)
+                        if case.algorithm in only and str(sized) not in seen:
+                            seen.add(str(sized))
+                            yield sized
+
+
+def _figures(rates: dict[str, list[float]]) -> list[Figure]:
+    def middle(side: str) -> Figure:
+        return median(rates[side]) if side in rates else None
+
+    of_sb3 = ratio(rates["ours"], rates["sb3"]) if "sb3" in rates else None
+    of_bare = ratio(rates["ours"], rates["bare"])
+    return [middle("ours"), middle("bare"), of_bare, middle("plain"), middle("sb3"), of_sb3]
+
+
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Linux only; elsewhere wherever the system likes."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
     try:
-        for case in CASES:
-            if options.only and case.algorithm not in options.only:
-                continue
-            rates = compare(case, theirs, options.seconds)
-            figures.append({**asdict(case), **rates})
-            sb3 = median(rates["sb3"])
-            beside = "no such algorithm here yet"
-            if rates["ours"]:
-                ratio = median(mine / other for mine, other in zip(rates["ours"], rates["sb3"], strict=True))
-                beside = f"ours {median(rates['ours']):9,.1f}: {ratio:5.2f} times"
-            print(f"{case!s:74} Stable-Baselines3 {sb3:8,.1f} updates/s, {beside}", flush=True)
-        print(f"one core; {theirs.versions}; ours with torch {torch.__version__}")
+        yield
     finally:
-        theirs.close()
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+        os.sched_setaffinity(0, before)

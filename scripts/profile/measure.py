@@ -9,12 +9,18 @@ from statistics import median
 
 import numpy as np
 
+SLICE_S = 0.1
+"""of how long a stretch a rate is taken"""
+
 
 def times(works: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Microseconds that one call of each takes: medians over calls in turns, for so long in all.
 
-    For short things of one process. The first tenth of the calls, with cold caches, does not count.
+    For short things of one process. The first call, which may compile, and the first tenth of the others, with cold
+    caches, do not count.
     """
+    for work in works.values():
+        work()
     taken: dict[str, list[int]] = {name: [] for name in works}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or not all(taken.values()):
@@ -39,13 +45,14 @@ def ratio(ones: list[float], others: list[float]) -> float:
     return median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def rate(work: Callable[[], int], seconds: float, slice_s: float = 0.1) -> float:
-    """How many a second, the median over slices of `seconds`; `work` returns how many it did."""
+def rate(work: Callable[[], int], seconds: float, finish: Callable[[], object] = int) -> float:
+    """How many a second, the median over slices; `work` returns how many it did, `finish` waits until they are done."""
     rates: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or not rates:
         begun, done = time.perf_counter(), 0
-        while time.perf_counter() < begun + slice_s:
+        while time.perf_counter() < begun + min(SLICE_S, seconds):
             done += work()
+        finish()
         rates.append(done / (time.perf_counter() - begun))
     return median(rates)

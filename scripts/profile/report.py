@@ -25,7 +25,8 @@ WIDTH = 100
 """columns of a terminal"""
 _LEAST = 8
 """columns of a figure"""
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
+"""of the project"""
 
 Figure = float | int | str | None
 """None: was not measured"""
@@ -54,7 +55,7 @@ def machine() -> Machine:
     cpus = [line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")] or [platform.processor()]
     try:
         git = ["git", "describe", "--always", "--dirty"]
-        commit = subprocess.run(git, cwd=_ROOT, capture_output=True, text=True, timeout=10).stdout.strip()
+        commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.strip()
     except OSError:  # no git
         commit = ""
     versions = platform.python_version(), version_of("numpy"), version_of("torch")

@@ -51,7 +51,7 @@ class Case:
     def __str__(self) -> str:
         if self.work == "append":
             return f"{self.rows}, {self.shape.spec.num_agents} rows"
-        return f"{self.rows}, {self.shape.capacity:,} rows, lanes: {self.lanes}"
+        return f"{self.rows} x {self.shape.capacity:,}" + (f", {self.lanes} lanes" if self.lanes > 1 else "")
 
 
 def cases(work: str, shapes: dict[str, Shape]) -> Iterator[Case]:
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
             opened.enter_context(each.process)
         for work, (title, plain) in WORKS.items():
             if work in options.only:
-                table = report.table(title, 34, "ours", plain, "times", *packaged)
+                table = report.table(title, 30, "ours", plain, "times", *packaged)
                 for case in cases(work, shapes):
                     table.row(str(case), *measure(case, packaged, rounds, seconds))
         for note in [note for each in packaged.values() for note in each.said]:

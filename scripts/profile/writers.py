@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from statistics import median
-from typing import NamedTuple
 
 from core.replay import Sampler
 from core.ring import Ring, Word
