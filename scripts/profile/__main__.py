@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from scripts.entry import end_at_once, run_main
 
 if __name__ == "__main__":
     end_at_once()  # before the slow imports
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: one thread, as in a worker
 
 import importlib
 import sys

@@ -27,19 +27,8 @@ class Another:
 
     def __init__(self, python: str, module: str, *arguments: str, seconds: float = 300) -> None:
         """`seconds`: how long an answer may take. Raises UsageError if there is no such interpreter."""
-        command = [
-            python if os.sep not in python else os.path.abspath(python),
-            "-W",
-            "ignore",
-            "-m",
-            module,
-            *arguments,
-        ]
-        self._seconds = seconds
-        try:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        except OSError as error:
-            raise UsageError(f"{python} cannot be run ({error}); give the path of an interpreter") from error
+        self._command, self._seconds = command_of(python, module, *arguments), seconds
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> Another:
         return self

@@ -1,10 +1,10 @@
 """Updates a second: ours, beside what they cannot go below, and beside what others do.
 
 An update is a gradient step with what it needs: rows drawn from a full buffer, then learned from. "bare" is its
-products of matrices and its optimizer's arithmetic alone, on arrays that are there (scripts/profile/products.py); "plain"
-a DDPG or TD3 in eager torch: separate parameters, autograd, torch.optim.Adam (scripts/profile/plain.py); "SB3" is
-Stable-Baselines3 in an interpreter that has it (--sb3), with the same networks and batch, its own defaults otherwise. All
-on one core, in turns, never at once.
+products of matrices and its optimizer's arithmetic alone, on arrays that are there (scripts/profile/products.py);
+"plain" a DDPG or TD3 in eager torch: separate parameters, autograd, torch.optim.Adam (scripts/profile/plain.py); "SB3"
+is Stable-Baselines3 in an interpreter that has it (--sb3), with the same networks and batch, its own defaults
+otherwise. All on one core, in turns, never at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import median
 
 import torch
@@ -72,8 +73,7 @@ def measure(case: Case, sb3: StableBaselines3 | None, rounds: int, seconds: floa
         if case.algorithm in PLAIN and case.precision == "float32":
             works["plain"] = PLAIN[case.algorithm](case)
         sides: dict[str, Callable[[], float]] = {
-            name: lambda work=work: rate(work, seconds, finish)
-            for name, work in works.items()  # type: ignore[misc]
+            name: partial(rate, work, seconds, finish) for name, work in works.items()
         }
         if sb3 and case.algorithm in SB3 and case.precision == "float32":
             sides["sb3"] = lambda: sb3.measure(case, seconds)

@@ -33,11 +33,11 @@ _AS_THEY_ARE = {
 Work = Callable[[], object]
 
 
-class Watched(TorchDispatchMode):
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, it keeps what torch is asked for; `again` does that, and nothing else."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.works: list[Work] = []
         """in their order"""
         self._known: dict[Any, Work] = {}  # what has the same sizes has the same arrays: the caches are at their best

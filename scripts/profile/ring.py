@@ -108,9 +108,9 @@ class Packaged:
         actions = {"continuous": action.num_continuous, "choices": sum(action.branches)}
         sizes = {"agents": case.shape.spec.num_agents, "capacity": case.shape.capacity, "batch": BATCH}
         answer: dict[str, Any] = self.process.ask({**what, **actions, **sizes, "seconds": seconds})
-        self.said[f"{self._library}: {PACKAGES[self._library]} {answer['version']}"] = None
+        self.said[f"{PACKAGES[self._library]} {answer['version'] or 'is left out'}"] = None
         if answer["refused"]:
-            self.said[f"{self._library}, {WORKS[case.work][0]}: {answer['refused']}"] = None
+            self.said[f"{PACKAGES[self._library]}, {case.work}: {answer['refused']}"] = None
         return float("nan") if answer["us"] is None else float(answer["us"])
 
 
