@@ -23,7 +23,7 @@ from core.layers import Conv, Dense
 from core.net import NORMALIZED_LIMIT, NetSpec, layers, unpack
 from core.types import ActionSpec, EnvSpec, FieldSpec, FloatArray
 from scripts.profile.measure import times
-from scripts.profile.report import Report, option_parser, read_options
+from scripts.profile.report import Report, option_parser, positive, read_options
 from scripts.profile.shapes import SHAPES
 
 AGENTS = (1, 4, 12, 32, 96, 256)
@@ -87,7 +87,7 @@ def in_torch(spec: NetSpec, parameters: FloatArray) -> nn.Sequential:
 def main(arguments: list[str]) -> int:
     """Returns the exit code."""
     parser = option_parser("act", __doc__)
-    parser.add_argument("--agents", nargs="+", type=int, default=AGENTS, help="that act at once")
+    parser.add_argument("--agents", nargs="+", type=positive, default=AGENTS, help="that act at once")
     options = read_options(parser, arguments)
     torch.set_num_threads(1)  # as in a worker
     report = Report("act", options.json)

@@ -38,7 +38,7 @@ class Another:
         self._process.communicate(timeout=10)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Its answer. Raises RuntimeError if it has ended, or is silent; it has said why on stderr."""
+        """Its answer. Raises UsageError if it has ended, or is silent; it has said why on stderr."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
@@ -48,6 +48,6 @@ class Another:
             answers = [self._process.stdout]
         line = self._process.stdout.readline() if answers else b""
         if not line:
-            raise RuntimeError(f"{' '.join(self._command)} gave no answer to {question}")
+            raise UsageError(f"{' '.join(self._command)} gives no answer; what it said stands above")
         answer: dict[str, Any] = json.loads(line)
         return answer

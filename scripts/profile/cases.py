@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from scripts.profile.shapes import some_rows
 
 ROLLOUT = 2048
 """rows that are read in order at a time: the horizon of Stable-Baselines3's PPO"""
-CHUNK = 1000
-"""rows that are written into the ring at once"""
+CHUNK = 50
+"""rows that are written into the ring at once, at most"""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,18 @@ class Case:
         more += [self.device] * (self.device != "cpu") + ["bf16"] * (self.precision == "bfloat16")
         return " ".join([f"{self.algorithm} {sizes} x{self.batch}", *more])
 
+    def sized(self, batch: int | None, width: int | None, device: str, precision: str) -> Case:
+        """The same with this batch, all hidden layers so wide; None: as they are."""
+        if batch is None or not _has_batch(self.algorithm):
+            batch = self.batch
+        hidden = self.hidden if width is None else (width,) * len(self.hidden)
+        return replace(self, batch=batch, hidden=hidden, device=device, precision=precision)
+
     @property
     def spec(self) -> EnvSpec:
         branches = (self.discrete,) if self.discrete else ()
         action = ActionSpec((-1.0,) * self.continuous, (1.0,) * self.continuous, branches)
-        return EnvSpec({"vector": FieldSpec((self.obs,))}, action, num_agents=CHUNK)
+        return EnvSpec({"vector": FieldSpec((self.obs,))}, action, num_agents=1)
 
 
 # Stable-Baselines3's learner does not normalise observations, and its DQN is not double; ours is, unless told not to
@@ -76,6 +83,11 @@ CASES = (
     Case("vtrace", 17, 6, 0, (64, 64), ROLLOUT, config=PLAIN),
     Case("r2d2", 8, 0, 4, (128,), 64, capacity=100_000, config=PLAIN),  # 64 sequences
 )
+
+
+def _has_batch(algorithm: str) -> bool:
+    """False: it learns from a whole rollout at once."""
+    return hasattr(ALGORITHMS[algorithm].config(), "batch_size")
 
 
 @dataclass
@@ -111,18 +123,17 @@ def ours(case: Case) -> Iterator[Ours]:
     """Our algorithm, on a full ring."""
     recipe, spec, device = ALGORITHMS[case.algorithm], case.spec, torch.device(case.device)
     make: Callable[..., Any] = recipe.config
-    # what reads in order, but for PPO, learns from a whole rollout at once
-    sizes = {"batch_size": case.batch} if hasattr(make(), "batch_size") else {}
+    sizes = {"batch_size": case.batch} if _has_batch(case.algorithm) else {}
     algorithm: Any = recipe.build(spec, make(**sizes, hidden=case.hidden, **case.config), case.device)
     recording = algorithm.recording
     capacity = ROLLOUT if recording.ordered else case.capacity // recording.stride
-    with Ring.create(spec, recording, 1, max(capacity, 32 * CHUNK) * recording.stride) as ring:
+    with Ring.create(spec, recording, 1, capacity * recording.stride) as ring:
         writer = ring.writer(0, 0)
         for first in range(0, capacity, CHUNK):
-            rows = some_rows(ring, CHUNK, first // CHUNK)
+            rows = some_rows(ring, min(CHUNK, capacity - first), first // CHUNK)
             if recording.ordered:
-                rows["decision"] = first + np.arange(CHUNK)
-            writer.append(rows[: capacity - first])
+                rows["decision"] = first + np.arange(len(rows))
+            writer.append(rows)
         if recording.ordered:
             rollout = Rollout(ring, np.zeros(capacity, np.int64), np.arange(capacity), device)
             yield Ours(algorithm, lambda: rollout, lambda td_error: None, case)

@@ -9,7 +9,9 @@ otherwise. All on one core, in turns, never at once.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -23,13 +25,13 @@ from scripts.command_line import UsageError
 from scripts.profile.another import Another
 from scripts.profile.cases import CASES, Case, Ours, ours
 from scripts.profile.measure import in_rounds, rate, ratio
-from scripts.profile.plain import PLAIN
+from scripts.profile.plain import UPDATES
 from scripts.profile.products import Watched
-from scripts.profile.report import Figure, Report, option_parser, read_options
+from scripts.profile.report import Figure, Report, option_parser, positive, read_options
 
 ROUNDS = 15  # short ones: a shared machine changes its speed within seconds, and a round's sides should share it
 SECONDS = 0.5
-SB3 = ("ddpg", "td3", "sac", "dqn", "qrdqn", "ppo")
+IN_SB3 = ("ddpg", "td3", "sac", "dqn", "qrdqn", "ppo")
 WARM_UP = 10
 """updates"""
 
@@ -70,12 +72,12 @@ def measure(case: Case, sb3: StableBaselines3 | None, rounds: int, seconds: floa
         for _ in range(WARM_UP):
             mine.update()
         works = {"ours": mine.update, "bare": bare(mine)}
-        if case.algorithm in PLAIN and case.precision == "float32":
-            works["plain"] = PLAIN[case.algorithm](case)
+        if case.algorithm in UPDATES and case.precision == "float32":
+            works["plain"] = UPDATES[case.algorithm](case)
         sides: dict[str, Callable[[], float]] = {
             name: partial(rate, work, seconds, finish) for name, work in works.items()
         }
-        if sb3 and case.algorithm in SB3 and case.precision == "float32":
+        if sb3 and case.algorithm in IN_SB3 and case.precision == "float32":
             sides["sb3"] = lambda: sb3.measure(case, seconds)
         return in_rounds(sides, rounds)
 
@@ -85,8 +87,8 @@ def main(arguments: list[str]) -> int:
     parser = option_parser("learner", __doc__)
     known = tuple(dict.fromkeys(case.algorithm for case in CASES))
     parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="ALGORITHM", help=", ".join(known))
-    parser.add_argument("--batch", nargs="+", type=int, help="instead of each case's own")
-    parser.add_argument("--width", nargs="+", type=int, help="of each hidden layer, instead of each case's own")
+    parser.add_argument("--batch", nargs="+", type=positive, help="instead of each case's own")
+    parser.add_argument("--width", nargs="+", type=positive, help="of each hidden layer, instead of each case's own")
     parser.add_argument("--device", nargs="+", choices=("cpu", "cuda"), default=["cpu"])
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--sb3", metavar="PYTHON", help="an interpreter that has stable-baselines3 and sb3-contrib")
@@ -104,7 +106,7 @@ def main(arguments: list[str]) -> int:
         if options.sb3:
             sb3 = StableBaselines3(opened.enter_context(Another(options.sb3, "scripts.profile.sb3")))
         table = report.table("Updates a second", 40, "ours", "bare", "of bare", "plain", "SB3", "of SB3")
-        for case in _cases(options.only, options.batch, options.width, options.device, options.precision):
+        for case in _cases(options):
             if options.quick:
                 case = replace(case, capacity=4000)
             table.row(str(case), *_figures(measure(case, sb3, rounds, seconds)))
@@ -114,21 +116,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _cases(
-    only: list[str], batches: list[int] | None, widths: list[int] | None, devices: list[str], precisions: list[str]
-) -> Iterator[Case]:
+def _cases(options: argparse.Namespace) -> Iterator[Case]:
     """Each case at all of these sizes; what the sizes make equal comes once."""
-    seen = set()
-    for case in CASES:
-        for batch in batches or [case.batch]:
-            for width in widths or [0]:
-                for device in devices:
-                    for precision in precisions:
-                        hidden = (width,) * len(case.hidden) if width else case.hidden
-                        sized = replace(case, batch=batch, hidden=hidden, device=device, precision=precision)
-                        if case.algorithm in only and str(sized) not in seen:
-                            seen.add(str(sized))
-                            yield sized
+    sizes = itertools.product(options.batch or [None], options.width or [None], options.device, options.precision)
+    cases = [case.sized(*each) for case, each in itertools.product(CASES, sizes) if case.algorithm in options.only]
+    yield from {str(case): case for case in cases}.values()
 
 
 def _figures(rates: dict[str, list[float]]) -> list[Figure]:

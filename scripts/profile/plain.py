@@ -117,4 +117,4 @@ def td3(case: Case) -> Callable[[], int]:
     return update
 
 
-PLAIN = {"ddpg": ddpg, "td3": td3}
+UPDATES = {"ddpg": ddpg, "td3": td3}

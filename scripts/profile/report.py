@@ -16,9 +16,9 @@ import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from scripts.command_line import check_output
+from scripts.command_line import UsageError, check_output
 from scripts.options import num_cores
 
 WIDTH = 100
@@ -122,25 +122,42 @@ class Report:
 
 
 def shown(figure: Figure) -> str:
-    """Three digits that count, or the whole number."""
+    """Three digits that count, or the whole number; as many millions (M) where they are some."""
     if figure is None:
         return "-"
     if isinstance(figure, str):
         return figure
+    if abs(figure) >= 999_999.5:
+        return f"{shown(figure / 1e6)}M"
     digits = 0 if isinstance(figure, int) or abs(figure) >= 99.95 else 1 if abs(figure) >= 9.995 else 2
     return f"{figure:,.{digits}f}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong as the other programs do, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def option_parser(part: str, description: str | None) -> argparse.ArgumentParser:
     """With the options that every part has."""
-    parser = argparse.ArgumentParser(f"python -m scripts.profile {part}", description=description)
+    parser = _Parser(f"python -m scripts.profile {part}", description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--quick", action="store_true", help="some seconds, to see that it works; no figures to keep")
     return parser
 
 
+def positive(text: str) -> int:
+    """An option's number."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}; it must be at least 1")
+    return number
+
+
 def read_options(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """Raises UsageError, before anything is measured, if the file cannot be written."""
+    """Raises UsageError, before anything is measured, if they cannot be meant or the file cannot be written."""
     options = parser.parse_args(arguments)
     if options.json:
         check_output("--json", options.json)

@@ -23,10 +23,10 @@ from core.replay import Sampler
 from core.ring import Ring
 from core.types import Recording
 from scripts.profile.another import Another
-from scripts.profile.bare import copy_steps, memory, take_batches
 from scripts.profile.buffers import PACKAGES
+from scripts.profile.copies import copy_steps, memory, take_batches
 from scripts.profile.measure import in_rounds, times
-from scripts.profile.report import Figure, Report, option_parser, read_options
+from scripts.profile.report import Figure, Report, option_parser, positive, read_options
 from scripts.profile.shapes import SHAPES, Shape, Steps, full_ring
 from scripts.profile.writers import beside_writers
 
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, help="what to measure")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows, help="of what shape")
     parser.add_argument(
-        "--writers", nargs="+", type=int, metavar="N", help="so many at once; else 1, 2, 4 ... to a core each"
+        "--writers", nargs="+", type=positive, metavar="N", help="so many at once; else 1, 2, 4 ... to a core each"
     )
     parser.add_argument("--buffers", metavar="PYTHON", help="an interpreter that has packaged buffers")
     parser.add_argument("--libraries", nargs="+", choices=libraries, default=libraries, help="which of them")

@@ -11,7 +11,7 @@ import msgspec
 from core.atomic import load_acquire
 from core.ring import Ring, RingAddress, Word
 from envproc.process import die_with_parent
-from scripts.profile.bare import copy_steps, whole
+from scripts.profile.copies import copy_steps, whole
 from scripts.profile.shapes import SHAPES, Steps
 
 REST, APPEND, COPY = 0, 1, 2

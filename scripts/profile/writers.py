@@ -12,9 +12,8 @@ from core.replay import Sampler
 from core.ring import Ring, Word
 from core.supervisor import Supervisor
 from core.types import Recording
-from scripts.command_line import UsageError
 from scripts.options import num_cores
-from scripts.profile.bare import take_batches, whole
+from scripts.profile.copies import take_batches, whole
 from scripts.profile.measure import times
 from scripts.profile.report import Report
 from scripts.profile.shapes import Shape, Steps
@@ -45,8 +44,6 @@ class _Writing:
     """The writers' processes, their lanes full, at rest."""
 
     def __init__(self, rows: str, shape: Shape, count: int, batch: int) -> None:
-        if count < 1:
-            raise UsageError(f"--writers {count}; it must be at least 1")
         self._opened = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             ring, bare = (
