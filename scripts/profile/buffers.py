@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -172,6 +173,7 @@ def torchrl(case: Case) -> Work:
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, TensorDictPrioritizedReplayBuffer, TensorDictReplayBuffer
 
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     prioritized, capacity, batch = case["work"] == "prioritized", case["capacity"], case["batch"]
     storage = LazyTensorStorage(capacity)
     if prioritized:
@@ -207,7 +209,8 @@ def torchrl(case: Case) -> Work:
 def main() -> None:
     library = sys.argv[1]
     make = {"cpprb": cpprb, "sb3": sb3, "tianshou": tianshou, "torchrl": torchrl}[library]
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
     try:
         installed = version(PACKAGES[library])
         if library != "cpprb":
@@ -225,7 +228,7 @@ def main() -> None:
                 built[line], refused = None, f"{type(error).__name__}: {error}"
         work = built.get(line)
         us = times({"": work}, json.loads(line)["seconds"])[""] if work else None
-        print(json.dumps({"us": us, "version": installed, "refused": refused}), flush=True)
+        print(json.dumps({"us": us, "version": installed, "refused": refused}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
