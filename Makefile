@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 
 STOCK := .venv-stock
 SB3 := .venv-sb3
+BUFFERS := .venv-buffers
 MLAGENTS_1_1 := .mlagents-1.1
 # who waits for whom cannot be seen beside other tests
 QUIET := tests/process/test_replay_ratio.py
@@ -49,10 +50,13 @@ stress: setup
 learning: setup
 	$(BIN)/python -m pytest -m learning -s --timeout 3600
 
-bench: setup $(STOCK)/.ready $(SB3)/.ready
-	$(BIN)/python -m scripts.bench
-	$(BIN)/python -m scripts.bench_link $(STOCK)/bin/python
-	$(BIN)/python -m scripts.bench_updates $(SB3)/bin/python
+bench: setup $(STOCK)/.ready $(SB3)/.ready $(BUFFERS)/.ready
+	$(BIN)/python -m scripts.profile ring --buffers $(BUFFERS)/bin/python
+	$(BIN)/python -m scripts.profile act
+	$(BIN)/python -m scripts.profile learner --sb3 $(SB3)/bin/python
+	$(BIN)/python -m scripts.profile worker
+	$(BIN)/python -m scripts.profile link --stock $(STOCK)/bin/python
+	$(BIN)/python -m scripts.profile control
 
 # ML-Agents' link as pip gives it: what ours is measured against
 $(STOCK)/.ready:
@@ -64,4 +68,13 @@ $(STOCK)/.ready:
 $(SB3)/.ready:
 	$(PYTHON) -m venv $(SB3)
 	$(SB3)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 stable-baselines3==2.9.2 sb3-contrib==2.9.2
+	touch $@
+
+# packaged replay buffers: what the ring is measured against. One that cannot be installed here is left out
+$(BUFFERS)/.ready:
+	$(PYTHON) -m venv $(BUFFERS)
+	$(BUFFERS)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6
+	for each in cpprb==11.0.0 stable-baselines3==2.9.2 tianshou==2.0.1 torchrl==0.14.1; do \
+		$(BUFFERS)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6 $$each \
+		|| echo "$$each cannot be installed here"; done
 	touch $@

@@ -1,11 +1,11 @@
-"""Stable-Baselines3's updates per second: the side of scripts/bench_updates.py that runs in .venv-sb3, where there is
-no sharl.
+"""Stable-Baselines3's updates per second: the side of scripts/profile/learner.py that runs in an interpreter which has
+it, where there is no sharl.
 
 One case a line on stdin, as JSON, one line of JSON on stdout in answer; nothing runs in between, so whoever asks can
 measure something else in turns with this:
 
     {"algorithm": "ddpg", "obs": 17, "continuous": 6, "discrete": 0, "hidden": [256, 256], "batch": 256,
-     "capacity": 1000000, "quantiles": 200, "seconds": 3.0}
+     "capacity": 1000000, "quantiles": 200, "device": "cpu", "seconds": 3.0}
 
 The same case again goes on with the same model. The library does its own `train()`, with its own sampling, on a full
 buffer of random rows. What train() costs once a call is spread over a slice of many updates, which is better for it
@@ -54,7 +54,7 @@ def off_policy(case: dict[str, Any]) -> Callable[[int], int]:
         buffer_size=case["capacity"],
         batch_size=case["batch"],
         policy_kwargs=policy,
-        device="cpu",
+        device=case["device"],
         seed=0,
     )
     random, buffer = np.random.default_rng(0), model.replay_buffer
@@ -83,7 +83,7 @@ def on_policy(case: dict[str, Any]) -> Callable[[int], int]:
         learning_rate=1e-9,  # as much work as any other, and the same rows can be learned from for seconds
         batch_size=case["batch"],
         policy_kwargs={"net_arch": {"pi": case["hidden"], "vf": case["hidden"]}},
-        device="cpu",
+        device=case["device"],
         seed=0,
     )
     random, buffer = np.random.default_rng(0), model.rollout_buffer
@@ -91,7 +91,7 @@ def on_policy(case: dict[str, Any]) -> Callable[[int], int]:
         each[:] = random.standard_normal(each.shape, np.float32)
     obs = torch.from_numpy(buffer.observations[:, 0])
     with torch.no_grad():
-        action, value, log_prob = model.policy(obs)
+        action, value, log_prob = (each.cpu() for each in model.policy(obs.to(case["device"])))
     buffer.actions[:, 0] = action.reshape(len(obs), -1).numpy()
     buffer.values[:, 0], buffer.log_probs[:, 0] = value[:, 0].numpy(), log_prob.numpy()
     buffer.full, buffer.pos = True, buffer.buffer_size
