@@ -1,0 +1,1 @@
+"""Where time goes, beside what would be used instead: `python -m scripts.profile PART`."""
