@@ -12,7 +12,7 @@ from core.control import Episode, Server
 from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.ring import LINK_PHASES, WORKER_PHASES, Word
-from core.waiting import num_cores, who_waits
+from core.waiting import num_cores, paced_by, who_waits
 
 _EVERY_S = 0.5
 _LEARNER = tuple("waits" if phase is Phase.WAIT else phase.name.lower() for phase in Phase)
@@ -47,7 +47,6 @@ class Progress:
         workers = _shares(_WORKER, (now.worker_ns - last.worker_ns)[:, whose].mean(axis=1), seconds)
         if not now.worker_ns[-len(LINK_PHASES) :].any():
             workers = {phase: workers[phase] for phase in WORKER_PHASES}
-        figures = learner.feed.figures(now.updates)
         acting = learner.ring.load(Word.ACTING_UPDATE)[whose]
         self._metrics.write(
             "progress",
@@ -63,23 +62,21 @@ class Progress:
             length_mean=length_mean,
             episodes=len(ended),
             weights_lag=float(now.updates - acting.mean()),
-            **figures,
+            **learner.feed.figures(now.updates),
             publications_refused=learner.num_refused,
             updates_skipped=learner.skipped.total,
             rows_refused=int(learner.ring.load(Word.REFUSED).sum()),
             messages_refused=self._server.num_refused,
             **{f"learner_{phase}": share for phase, share in learners.items()},
             **{f"workers_{phase}": share for phase, share in workers.items()},
-            waiting="paused" if paused else self._who_waits(learners, workers, "replay_ratio" in figures),
+            waiting="paused" if paused else self._who_waits(learners, workers),
         )
         self.ended.clear()
         self._last = now
 
-    def _who_waits(self, learner: dict[str, float], workers: dict[str, float], replays: bool) -> str:
-        epochs = "--algo.epochs" if hasattr(self._learner.algorithm.config, "epochs") else ""
-        paced_by = "--algo.replay-ratio" if replays else epochs
-        num_workers = int(self._learner.ring.at_work.sum())
-        return who_waits(learner, workers, num_workers, num_cores(), paced_by, self._in_turns)
+    def _who_waits(self, learner: dict[str, float], workers: dict[str, float]) -> str:
+        at_work, pace = int(self._learner.ring.at_work.sum()), paced_by(self._learner.algorithm.config)
+        return who_waits(learner, workers, at_work, num_cores(), pace, self._in_turns)
 
 
 class _Counters:

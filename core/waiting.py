@@ -19,17 +19,23 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def paced_by(algo: object) -> str:
+    """Which of the algorithm's options says how much is learned from each row; empty: none does."""
+    names = {"replay_ratio": "--algo.replay-ratio", "epochs": "--algo.epochs"}
+    return next((option for name, option in names.items() if hasattr(algo, name)), "")
+
+
 def who_waits(
     learner: Mapping[str, float],
     workers: Mapping[str, float],
     num_workers: int,
     cores: int,
-    paced_by: str,
+    pace: str,
     in_turns: bool = False,
 ) -> str:
     """`learner`, `workers`: shares of their time by phase, as in the progress record, of the workers the mean.
 
-    `paced_by`: the option that says how much is learned from each row; empty: none does. `in_turns`: learner and
+    `pace`: the option that paced_by() names. `in_turns`: learner and
     workers never go on at the same time.
     """
     learner_waits, workers_wait = learner["waits"], workers["wait"]
@@ -62,7 +68,7 @@ def who_waits(
     enough = max(ceil(num_workers * sum(working.values()) / _FULL), 1)
     if learner_waits < _LITTLE and enough < num_workers:
         return f"{told}: --workers {enough} would do"
-    return f"{told}: lower {paced_by}" if paced_by else told
+    return f"{told}: lower {pace}" if pace else told
 
 
 def _without(shares: Mapping[str, float], *names: str) -> dict[str, float]:

@@ -49,7 +49,7 @@ def traced(start_once: Start, tmp_path_factory: pytest.TempPathFactory) -> Trace
     small = ("--algo.hidden", 16, "--algo.batch-size", 32, "--algo.replay-ratio", 4)
     often = ("--eval-every", 1500, "--eval-episodes", 24, "--checkpoint-every", 1500)
     run = start_once(*player, *small, *often, "--trace", file)
-    assert run.wait() == 0, run.stderr
+    assert run.wait(60) == 0, run.stderr
     return Traced(run, read(file))
 
 
