@@ -90,6 +90,9 @@ class Options(Generic[AlgoConfig]):
     """episodes of one evaluation, at least; they are played side by side. 24 do for an environment that is slow"""
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
+    threads: int = 0
+    """of torch, where the networks are trained on the CPU; 0: as many as the workers leave cores. Fewer are faster where
+    other programs, Unity's among them, keep these cores busy"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the networks' arithmetic while training; bfloat16 is mixed precision: parameters stay float32"""
     trace: Path | None = None
@@ -132,6 +135,7 @@ class Options(Generic[AlgoConfig]):
             "keep_checkpoints": 1,
             "min_workers": 1,
             "max_restarts": 0,
+            "threads": 0,
         }
         for name, least in limits.items():
             value = getattr(self, name)

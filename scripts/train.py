@@ -83,7 +83,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     if options.min_workers > options.workers:
         raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
     torch.manual_seed(options.seed)
-    torch.set_num_threads(max(cores - options.workers, 1))
+    torch.set_num_threads(options.threads or max(cores - options.workers, 1))
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():

@@ -16,7 +16,7 @@ from typing import Any
 from core.waiting import num_cores
 from scripts.options import Options
 from scripts.profile.report import Report, Table
-from scripts.profile.trial import Seen, TrialFailed, seen
+from scripts.profile.trial import MANY, Seen, TrialFailed, seen
 
 _SECONDS, _WARM_UP_S = 4.0, 1.0
 """of a trial, after its first update"""
@@ -26,7 +26,7 @@ _BETTER = 1.05
 """times as fast, or it is not worth a change"""
 _ROUNDS = 2
 """of what was given and what was found, in turns: the machine may have been slower during one of them"""
-_WORKERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_WORKERS = _THREADS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _COPIES = (1, 2, 4, 8, 16, 32, 64)
 _TIMES = (1, 2, 4, 8)
 """batch sizes, over the one that was asked for"""
@@ -45,6 +45,8 @@ class _Trials:
     seconds: float
     speeds: dict[tuple[int, ...], list[float]] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
+    others: float = 0.0
+    """the most cores that somebody else kept busy during one of them"""
 
     @property
     def are_over(self) -> bool:
@@ -57,12 +59,14 @@ class _Trials:
             run = seen([*self.words, *as_words(settings)], self.seconds, _WARM_UP_S)
         except TrialFailed as failed:
             speeds.append(0.0)
-            self.table.row(_name(settings), None, None, None, None)
-            print(f"  {failed}")
+            self.table.row(_name(settings), *[None] * 5)
+            print(f"  {failed}", flush=True)
             return
         speeds.append(run.agent_steps_per_s)
         held = self._held(run, settings)
-        self.table.row(_name(settings), run.agent_steps_per_s, run.updates_per_s, held, sum(run.cores.values()))
+        used = sum(run.cores.values())
+        self.table.row(_name(settings), run.agent_steps_per_s, run.updates_per_s, held, used, run.others)
+        self.others = max(self.others, run.others)
 
     def speed(self, settings: Settings) -> float:
         """Agent steps/s, as far as it was tried the median; tried now if it was not."""
@@ -82,24 +86,34 @@ class _Trials:
 def tell(report: Report, words: Sequence[str], options: Options[Any], quick: bool) -> None:
     """Try, and tell what was found."""
     cores = num_cores()
-    given = {"--workers": options.workers or max(cores - 1, 1), "--copies": options.copies}
+    workers = options.workers or max(cores - 1, 1)
+    given = {
+        "--workers": workers,
+        "--copies": options.copies,
+        "--threads": options.threads or max(cores - workers, 1),
+    }
     report.note(f"trials of {_SECONDS:.0f} s: agent steps/s while the replay ratio is held")
-    table = report.table("tried", 44, "steps/s", "updates/s", "ratio", "cores")
+    table = report.table("tried", 44, "steps/s", "updates/s", "ratio", "cores", "others")
     trials = _Trials(words, options, table, 1.0 if quick else _SECONDS)
     found = dict(given)
+    trials.run(given)
     if not options.in_editor:
         found = climb(trials, found, "--workers", [each for each in _WORKERS if each <= cores])
         found = climb(trials, found, "--copies", list(_COPIES))
         found = climb(trials, found, "--workers", [each for each in _WORKERS if each <= cores])
+    if options.device == "cpu":
+        found = climb(trials, found, "--threads", [each for each in _THREADS if each <= cores])
     if found != given:
         for _ in range(1 if quick else _ROUNDS):
             trials.run(given)
             trials.run(found)
         if trials.speed(found) < _BETTER * trials.speed(given):
             found = given
+    if trials.others > MANY:
+        report.note(f"\nothers kept up to {trials.others:.1f} of {cores} cores busy: try again on an idle machine")
     gain = trials.speed(found) / max(trials.speed(given), 1e-9)
     command = shlex.join([".venv/bin/python", "-m", "scripts.train", *words, *as_words(found, given)])
-    report.note(f"\nbest: {command}")
+    report.note(f"best: {command}")
     report.note("nothing that was tried is worth a change" if found == given else f"{gain:.2f} times the agent steps/s")
     if hasattr(options.algo, "batch_size"):
         _tell_of_batches(report, trials, found)

@@ -19,12 +19,10 @@ from scripts.command_line import UsageError, check_output
 from scripts.options import Options, parse
 from scripts.profile import advise
 from scripts.profile.report import Report, option_parser
-from scripts.profile.trial import WARM_UP_S, Seen, seen
+from scripts.profile.trial import MANY, WARM_UP_S, Seen, seen
 
 DONE = 0
 _MIB = 2**20
-_STARVED = 0.7
-"""of what it could use"""
 _MOST_WORKERS = 8
 """with a line each"""
 
@@ -79,17 +77,17 @@ def tell(report: Report, run: Seen, options: Options[Any]) -> None:
     for name in _lines(run.cores):
         processes.row(name, *_of(name, run))
     processes.row("all", sum(run.cores.values()), sum(run.memory.values()) / _MIB)
+    processes.row("others, not of this run", run.others, None)
     for block, size in sorted(run.shared.items()):
         processes.row(f"of it shared: {block}", None, size / _MIB)
     told = who_waits(
         run.learner, run.workers, last["workers"], num_cores(), paced_by(options.algo), options.mode != "async"
     )
     report.note(told)
-    busy = 1 - run.learner["waits"]
-    if options.device == "cpu" and run.cores["learner"] < _STARVED * busy:
+    if run.others > MANY:
         report.note(
-            f"the learner was busy for {busy:.0%} of the time and had a core for {run.cores['learner']:.0%}: "
-            "others keep the cores busy, and these figures say little about the machine"
+            f"others kept {run.others:.1f} of {num_cores()} cores busy meanwhile: on an idle machine it is faster, and "
+            "the shares are others"
         )
 
 

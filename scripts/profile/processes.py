@@ -29,6 +29,8 @@ class Family(NamedTuple):
     by_pid: dict[int, Process]
     shared: dict[str, int]
     """bytes of each block of shared memory that are really there"""
+    machine_s: float
+    """that all processors of the machine have been busy so far"""
 
     def cores(self, before: Family) -> dict[str, float]:
         """What each has used of a core since then, by name; of one that came meanwhile, since it came."""
@@ -38,6 +40,11 @@ class Family(NamedTuple):
             spent = each.cpu_s - (old.cpu_s if old else 0.0)
             used[each.name] = used.get(each.name, 0.0) + spent / (self.time - before.time)
         return used
+
+    def others(self, before: Family) -> float:
+        """Cores that somebody else has kept busy since then."""
+        busy = (self.machine_s - before.machine_s) / (self.time - before.time)
+        return max(busy - sum(self.cores(before).values()), 0.0)
 
     def memory(self) -> dict[str, int]:
         """PSS by name."""
@@ -62,7 +69,7 @@ def family(main: int) -> Family:
             by_pid[pid] = Process(names[pid], _cpu_s(pid), _pss(pid))
         except (OSError, ValueError, IndexError):  # it is gone, or going
             continue
-    return Family(time.monotonic(), by_pid, _shared(main))
+    return Family(time.monotonic(), by_pid, _shared(main), _machine_s())
 
 
 def _stat(pid: int) -> list[str]:
@@ -93,6 +100,11 @@ def _name(pid: int) -> str:
 def _cpu_s(pid: int) -> float:
     user, system = _stat(pid)[11:13]
     return (int(user) + int(system)) * _TICK_S
+
+
+def _machine_s() -> float:
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + interrupts + soft + stolen) * _TICK_S
 
 
 def _pss(pid: int) -> int:

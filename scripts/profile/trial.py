@@ -23,9 +23,13 @@ from scripts.records import Record, read_records
 
 WARM_UP_S = 2.0
 """from the first update; caches, allocators and the feeling of both sides for each other come to rest"""
+MANY = 0.3
+"""cores that others keep busy, above which figures are to be doubted"""
 _START_S, _RECORD_S, _STOP_S = 120.0, 30.0, 60.0
 _LOOK_EVERY_S = 0.05
 _NAME = "profile"
+_PHASES = sorted(WORKER_PHASES | LINK_PHASES, key=lambda name: (name == "record", name in LINK_PHASES))
+"""of workers; what are parts of the step behind it"""
 
 
 class TrialFailed(UsageError):
@@ -48,6 +52,8 @@ class Seen:
     workers: dict[str, float]
     cores: dict[str, float]
     """of each process: what it used of a core"""
+    others: float
+    """cores that were kept busy by what is not of this run"""
     memory: dict[str, int]
     """of each process: PSS in bytes"""
     shared: dict[str, int]
@@ -143,7 +149,7 @@ def _seen(window: list[Record], before: Family, after: Family, start_s: float, s
     seconds = last["wall_s"] - first["wall_s"]
 
     def rate(name: str) -> float:
-        return float(last[name] - first[name]) / seconds
+        return float((last[name] - first[name]) / seconds)
 
     def mean(name: str) -> float | None:
         """Over the time; a record without it does not count."""
@@ -152,7 +158,7 @@ def _seen(window: list[Record], before: Family, after: Family, start_s: float, s
         return float(np.average([value for _, value in known], weights=[span for span, _ in known])) if known else None
 
     learner = {name.removeprefix("learner_"): mean(name) or 0.0 for name in last if name.startswith("learner_")}
-    workers = {name: mean(f"workers_{name}") for name in (*WORKER_PHASES, *LINK_PHASES)}
+    workers = {name: mean(f"workers_{name}") for name in _PHASES}
     return Seen(
         seconds=seconds,
         agent_steps_per_s=rate("agent_steps"),
@@ -164,6 +170,7 @@ def _seen(window: list[Record], before: Family, after: Family, start_s: float, s
         learner=learner,
         workers={name: share for name, share in workers.items() if share is not None},
         cores=after.cores(before),
+        others=after.others(before),
         memory=after.memory(),
         shared=after.shared,
         start_s=start_s,
