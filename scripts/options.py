@@ -91,8 +91,8 @@ class Options(Generic[AlgoConfig]):
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
     threads: int = 0
-    """of torch, where the networks are trained on the CPU; 0: as many as the workers leave cores. Fewer are faster where
-    other programs, Unity's among them, keep these cores busy"""
+    """of torch, where the networks are trained on the CPU; 0: as many as the workers leave cores. Fewer are faster
+    where other programs, Unity's among them, keep these cores busy"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the networks' arithmetic while training; bfloat16 is mixed precision: parameters stay float32"""
     trace: Path | None = None

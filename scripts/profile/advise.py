@@ -112,7 +112,8 @@ def tell(report: Report, words: Sequence[str], options: Options[Any], quick: boo
     if trials.others > MANY:
         report.note(f"\nothers kept up to {trials.others:.1f} of {cores} cores busy: try again on an idle machine")
     gain = trials.speed(found) / max(trials.speed(given), 1e-9)
-    command = shlex.join([".venv/bin/python", "-m", "scripts.train", *words, *as_words(found, given)])
+    by_itself = {**given, "--threads": options.threads or max(cores - found["--workers"], 1)}
+    command = shlex.join([".venv/bin/python", "-m", "scripts.train", *words, *as_words(found, by_itself)])
     report.note(f"best: {command}")
     report.note("nothing that was tried is worth a change" if found == given else f"{gain:.2f} times the agent steps/s")
     if hasattr(options.algo, "batch_size"):
