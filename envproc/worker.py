@@ -46,6 +46,8 @@ from envproc.sequences import Sequences
 _SHORTEST_NAP_S, _LONGEST_NAP_S, _LONGER = 0.0002, 0.01, 1.25
 """how long a worker that may not go on sleeps before it looks again: a little longer each time, for looking takes time
 from those that it waits for"""
+_ALL_LOOK_EVERY_S = 0.001
+"""at most: each of very many naps longer, or their looking would keep whole cores busy"""
 _REPORT_EVERY_S = 0.05
 _MOST_EPISODES = 500
 """in one message"""
@@ -90,6 +92,7 @@ class Worker:
         self._agents = range(self._env.spec.num_agents)
         self._resets: list[Reset] = []  # that the next step does, and its end answers
         self._begun = False
+        self._workers = 1
         self._stopwatch = Stopwatch(np.zeros(Word.WORDS, np.int64))  # nobody looks, before Begin
         self._stopping = False
         self._next_report = self._next_stats = 0.0
@@ -156,7 +159,7 @@ class Worker:
                 nap_s = _SHORTEST_NAP_S
             else:
                 time.sleep(nap_s)
-                nap_s = min(nap_s * _LONGER, _LONGEST_NAP_S)
+                nap_s = min(nap_s * _LONGER, max(_LONGEST_NAP_S, _ALL_LOOK_EVERY_S * self._workers))
                 if self._begun:
                     self._stopwatch.lap(Word.WAITED_NS)
 
