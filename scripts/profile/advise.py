@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from core.waiting import num_cores
 from scripts.options import Options
@@ -33,6 +33,15 @@ _TIMES = (1, 2, 4, 8)
 
 Settings = dict[str, int]
 """option -> value"""
+
+
+class Trials(Protocol):
+    """What the search asks."""
+
+    @property
+    def are_over(self) -> bool: ...
+
+    def speed(self, settings: Settings) -> float: ...
 
 
 @dataclass
@@ -120,7 +129,7 @@ def tell(report: Report, words: Sequence[str], options: Options[Any], quick: boo
         _tell_of_batches(report, trials, found)
 
 
-def climb(trials: _Trials, settings: Settings, option: str, values: list[int]) -> Settings:
+def climb(trials: Trials, settings: Settings, option: str, values: list[int]) -> Settings:
     """The best value of one option, by steps up or down from where it stands, as long as each is worth it."""
     values = sorted({*values, settings[option]})
     place = values.index(settings[option])

@@ -78,7 +78,7 @@ def seen(arguments: Sequence[str], seconds: float, warm_up_s: float = WARM_UP_S)
         records = run.progress()
         stop_s = run.stop()
     window = [each for each in records if first["wall_s"] <= each["wall_s"] <= last["wall_s"]]
-    return _seen(window, before, after, start_s, stop_s)
+    return summarized(window, before, after, start_s, stop_s)
 
 
 class _Run:
@@ -143,7 +143,7 @@ def _learns(records: list[Record]) -> bool:
     return any(each["updates"] or (each.get("replay_ratio") == 0 and each["agent_steps"]) for each in records)
 
 
-def _seen(window: list[Record], before: Family, after: Family, start_s: float, stop_s: float) -> Seen:
+def summarized(window: list[Record], before: Family, after: Family, start_s: float, stop_s: float) -> Seen:
     """`window`: the progress records, of which the first only says when it begins."""
     first, last = window[0], window[-1]
     seconds = last["wall_s"] - first["wall_s"]
