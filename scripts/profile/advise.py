@@ -20,7 +20,7 @@ from scripts.profile.trial import MANY, Seen, TrialFailed, seen
 
 _SECONDS, _WARM_UP_S = 4.0, 1.0
 """of a trial, after its first update"""
-_MOST_TRIALS, _MOST_S = 16, 300.0
+_MOST_TRIALS, _FEW_TRIALS, _MOST_S = 16, 3, 300.0
 """then it is decided with what is known"""
 _BETTER = 1.05
 """times as fast, or it is not worth a change"""
@@ -52,6 +52,7 @@ class _Trials:
     options: Options[Any]
     table: Table
     seconds: float
+    most: int
     speeds: dict[tuple[int, ...], list[float]] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
     others: float = 0.0
@@ -59,7 +60,7 @@ class _Trials:
 
     @property
     def are_over(self) -> bool:
-        return sum(map(len, self.speeds.values())) >= _MOST_TRIALS or time.monotonic() > self.begun + _MOST_S
+        return sum(map(len, self.speeds.values())) >= self.most or time.monotonic() > self.begun + _MOST_S
 
     def run(self, settings: Settings) -> None:
         """One more trial with these, told in the table; of one that fails, the speed is 0."""
@@ -103,7 +104,7 @@ def tell(report: Report, words: Sequence[str], options: Options[Any], quick: boo
     }
     report.note(f"trials of {_SECONDS:.0f} s: agent steps/s while the replay ratio is held")
     table = report.table("tried", 44, "steps/s", "updates/s", "ratio", "cores", "others")
-    trials = _Trials(words, options, table, 1.0 if quick else _SECONDS)
+    trials = _Trials(words, options, table, *((1.0, _FEW_TRIALS) if quick else (_SECONDS, _MOST_TRIALS)))
     found = dict(given)
     trials.run(given)
     if not options.in_editor:

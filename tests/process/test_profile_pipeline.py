@@ -13,7 +13,7 @@ import pytest
 
 from tests.process.runs import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def profile(home: Path, *words: str) -> tuple[str, dict[str, Any]]:
