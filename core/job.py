@@ -13,7 +13,7 @@ from typing import Any
 
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
-from core.learner import Learner
+from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.progress import Progress
 from core.rescue import Rescue
@@ -80,7 +80,7 @@ class Job:
         self._steering = Steering(server, learner, metrics, roster, change, self.checkpoint, schedule.waits, published)
         self._renewing: set[str] = set()  # workers that have not answered yet
         self._next_attend = 0.0
-        self._progress = Progress(learner, server, metrics)
+        self._progress = Progress(learner, server, metrics, schedule.waits)
         self._rescue = Rescue(learner, snapshots, metrics)
 
     def attend(self) -> None:
@@ -150,7 +150,10 @@ class Job:
 
     def checkpoint(self, last: bool = False) -> str:
         """Write one; returns its number. Raises OSError if it cannot be written."""
-        directory, learner = self._snapshots.take(self._metrics.wall_s(), last), self.learner
+        learner = self.learner
+        learner.stopwatch.start()
+        directory = self._snapshots.take(self._metrics.wall_s(), last)
+        learner.stopwatch.lap(Phase.CHECKPOINT)
         self._metrics.write(
             "checkpoint",
             agent_steps=learner.agent_steps,

@@ -73,11 +73,13 @@ class Feed(Protocol):
 
 
 class Phase(IntEnum):
-    """What a learner does, but for waiting. On a GPU an update is over before it is done; publishing waits for it."""
+    """What a learner does. On a GPU an update is over before it is done; publishing waits for it."""
 
-    SAMPLE = 0
-    UPDATE = 1
-    PUBLISH = 2
+    WAIT = 0  # no update is due
+    SAMPLE = 1
+    UPDATE = 2
+    PUBLISH = 3
+    CHECKPOINT = 4
 
 
 class Learner:
@@ -107,10 +109,8 @@ class Learner:
         self._sound: dict[str, Tensor] = {}  # of an update that skipped nothing
         self.spent_ns = np.zeros(len(Phase), np.int64)
         """by phase"""
-        self._stopwatch = Stopwatch(self.spent_ns)
+        self.stopwatch = Stopwatch(self.spent_ns)
         self._nap_s = _SHORTEST_NAP_S
-        self.waited_s = 0.0
-        """time in which no update was due"""
         self.weights = weights
         """where the policy is published"""
         self._published_at = 0
@@ -149,14 +149,14 @@ class Learner:
         if self.learn():
             self._nap_s = _SHORTEST_NAP_S
         else:
-            before = time.monotonic()
+            self.stopwatch.start()
             time.sleep(self._nap_s)
             self._nap_s = min(self._nap_s * _LONGER, _LONGEST_NAP_S)
-            self.waited_s += time.monotonic() - before
+            self.stopwatch.lap(Phase.WAIT)
 
     def learn(self) -> bool:
         """Learn once, if it is time."""
-        stopwatch = self._stopwatch
+        stopwatch = self.stopwatch
         stopwatch.start()
         experience = self.feed.next(self.updates)
         if experience is None:
@@ -232,11 +232,11 @@ def lock_step(
         attend()
         goal = learner.ring.load(Word.DECISIONS) + learner.feed.takes_part()
         learner.ring.allow(goal)
-        before = time.monotonic()
+        learner.stopwatch.start()
         while ((learner.ring.load(Word.DECISIONS) < goal) & learner.ring.at_work).any():
             turn()
             attend()
-        learner.waited_s += time.monotonic() - before
+        learner.stopwatch.lap(Phase.WAIT)
         while learner.learn():
             attend()
         learner.publish()

@@ -6,33 +6,27 @@ import time
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from core.control import Episode, Server
 from core.learner import Learner, Phase
 from core.metrics import Metrics
-from core.ring import Word
-from core.types import FloatArray
+from core.ring import LINK_PHASES, WORKER_PHASES, Word
+from core.waiting import num_cores, paced_by, who_waits
 
 _EVERY_S = 0.5
-_LITTLE, _WORTH_TELLING = 0.1, 0.05
-"""shares of the time"""
-_LEARNER = ("waits", *(phase.name.lower() for phase in Phase))
-_WORKER = {
-    "wait": Word.WAITED_NS,
-    "fetch": Word.FETCH_NS,
-    "act": Word.ACT_NS,
-    "env": Word.ENV_NS,
-    "record": Word.RECORD_NS,
-}
+_LEARNER = tuple("waits" if phase is Phase.WAIT else phase.name.lower() for phase in Phase)
+_WORKER = WORKER_PHASES | LINK_PHASES
 
 
 class Progress:
     """Of one run."""
 
-    def __init__(self, learner: Learner, server: Server, metrics: Metrics) -> None:
+    def __init__(self, learner: Learner, server: Server, metrics: Metrics, in_turns: bool) -> None:
+        """`in_turns`: learner and workers do not go on at the same time."""
         self.ended: list[Episode] = []
         """since the last record"""
-        self._learner, self._server, self._metrics = learner, server, metrics
+        self._learner, self._server, self._metrics, self._in_turns = learner, server, metrics, in_turns
         self._last = _Counters(learner)
 
     def write_if_due(self, paused: bool) -> None:
@@ -51,6 +45,8 @@ class Progress:
         whose = at_work if at_work.any() else np.ones_like(at_work)  # nobody, for a moment
         learners = _shares(_LEARNER, now.learner_ns - last.learner_ns, seconds)
         workers = _shares(_WORKER, (now.worker_ns - last.worker_ns)[:, whose].mean(axis=1), seconds)
+        if not now.worker_ns[-len(LINK_PHASES) :].any():
+            workers = {phase: workers[phase] for phase in WORKER_PHASES}
         acting = learner.ring.load(Word.ACTING_UPDATE)[whose]
         self._metrics.write(
             "progress",
@@ -73,10 +69,14 @@ class Progress:
             messages_refused=self._server.num_refused,
             **{f"learner_{phase}": share for phase, share in learners.items()},
             **{f"workers_{phase}": share for phase, share in workers.items()},
-            waiting="paused" if paused else _who_waits(learners, workers),
+            waiting="paused" if paused else self._who_waits(learners, workers),
         )
         self.ended.clear()
         self._last = now
+
+    def _who_waits(self, learner: dict[str, float], workers: dict[str, float]) -> str:
+        at_work, pace = int(self._learner.ring.at_work.sum()), paced_by(self._learner.algorithm.config)
+        return who_waits(learner, workers, at_work, num_cores(), pace, self._in_turns)
 
 
 class _Counters:
@@ -87,24 +87,10 @@ class _Counters:
         self.agent_steps = learner.agent_steps
         self.env_steps = int(learner.ring.load(Word.STEPS).sum())
         self.updates = learner.updates
-        self.learner_ns = np.array([learner.waited_s * 1e9, *learner.spent_ns])
+        self.learner_ns = learner.spent_ns.astype(np.float64)
         self.worker_ns = np.array([learner.ring.load(word) for word in _WORKER.values()], np.float64)
         """(phases, lanes)"""
 
 
-def _shares(phases: Iterable[str], spent_ns: FloatArray, seconds: float) -> dict[str, float]:
+def _shares(phases: Iterable[str], spent_ns: npt.NDArray[np.float64], seconds: float) -> dict[str, float]:
     return {phase: round(float(ns) / 1e9 / seconds, 3) for phase, ns in zip(phases, spent_ns, strict=True)}
-
-
-def _who_waits(learner: dict[str, float], workers: dict[str, float]) -> str:
-    """Who is waited for, and with what it is busy."""
-    learner_waits, workers_wait = learner["waits"], workers["wait"]
-    if max(learner_waits, workers_wait) < _LITTLE:
-        return f"nobody waits (learner {_busy(learner)}; workers {_busy(workers)})"
-    if learner_waits > workers_wait:
-        return f"learner waits {learner_waits:.0%} for workers ({_busy(workers)}): more --workers or --copies may help"
-    return f"workers wait {workers_wait:.0%} for learner ({_busy(learner)})"
-
-
-def _busy(shares: dict[str, float]) -> str:
-    return ", ".join(f"{phase} {share:.0%}" for phase, share in list(shares.items())[1:] if share >= _WORTH_TELLING)

@@ -60,10 +60,24 @@ class Word(IntEnum):
     ACT_NS = 38  # ... on deciding, ...
     ENV_NS = 39  # ... in the environment, ...
     RECORD_NS = 40  # ... and on making rows and appending them
+    EXCHANGE_NS = 41  # of ENV_NS, where the environment is another process: waiting for that, ...
+    DECODE_NS = 42  # ... and reading and writing what the two say to each other
     ALLOWED = 48  # the writer may start a step while decisions < allowed
     DONE = 49  # rows below are used; FOREVER: they may be overwritten unused
     STOP = 64  # 1: end the step and leave
     WORDS = 80
+
+
+WORKER_PHASES = {
+    "wait": Word.WAITED_NS,
+    "fetch": Word.FETCH_NS,
+    "act": Word.ACT_NS,
+    "env": Word.ENV_NS,
+    "record": Word.RECORD_NS,
+}
+"""what a worker does, all the time"""
+LINK_PHASES = {"exchange": Word.EXCHANGE_NS, "decode": Word.DECODE_NS}
+"""what of `env` is the link to another process"""
 
 
 @dataclass(frozen=True)

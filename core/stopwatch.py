@@ -1,4 +1,5 @@
-"""Stopwatch: where a loop's time goes, by phase. Always on: a lap takes a fifth of a microsecond."""
+"""Stopwatch: where a loop's time goes, by phase. Always on: a lap takes a fifth of a microsecond. One that is also a
+timeline is in core/trace.py."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from core.stopwatch import Stopwatch
 from core.types import Action, BoolArray, EnvSpec, FloatArray, IntArray, Obs
 
 Picture = npt.NDArray[np.uint8]
@@ -162,6 +163,16 @@ class HasStats(Protocol):
 
     def stats(self) -> dict[str, float]:
         """By name, since the last call; empty if there is nothing new."""
+        ...
+
+
+@runtime_checkable
+class HasLink(Protocol):
+    """An environment that is another process, and knows how long it waits for that."""
+
+    def time_by(self, stopwatch: Stopwatch) -> None:
+        """From now on each step starts it, laps Word.EXCHANGE_NS when an answer is there, and Word.DECODE_NS for what
+        it does itself."""
         ...
 
 

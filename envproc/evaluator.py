@@ -15,6 +15,7 @@ import numpy as np
 from core.acting import Policy, PolicySpec
 from core.control import Client, Command, Evaluate, Evaluated, Ready, Set, Stop
 from core.net import num_parameters
+from core.trace import Track, TrackAddress, stopwatch
 from core.types import EnvSpec, FloatArray
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
@@ -36,6 +37,12 @@ class EvaluatorConfig:
     weights: str
     policy: PolicySpec
     where: Place = HERE
+    trace: TrackAddress | None = None
+    """its track, if the run is traced"""
+
+
+EVALUATION = 0
+"""all that stands on that track"""
 
 
 class Evaluator:
@@ -51,6 +58,8 @@ class Evaluator:
         self._env: Env = make_env(config.env, config.where)
         self._weights = Weights.attach(config.weights, num_parameters(config.policy.net))
         self._follower = Follower(self._weights)
+        self._track = None if config.trace is None else Track.attach(config.trace)
+        self._stopwatch = stopwatch(np.zeros(1, np.int64), self._track)
         self._stopping = False
         self._unserved: list[Command] = []
         client.send(Ready(config.name, os.getpid(), time.monotonic() - started, self._env.spec))
@@ -75,7 +84,9 @@ class Evaluator:
                     self._follower.fetch()
                     parameters = self._follower.parameters
                     policy = self._config.policy
+                    self._stopwatch.start()
                     result = play(self._env, policy, parameters, episodes, seed, self._told_to_stop)
+                    self._stopwatch.lap(EVALUATION)
                     if result is not None:
                         update, name = self._follower.update, self._config.name
                         self._client.send(Evaluated(name, request, update, *result))
@@ -97,6 +108,8 @@ class Evaluator:
     def close(self) -> None:
         self._env.close()
         self._weights.close()
+        if self._track is not None:
+            self._track.close()
 
 
 def copies_for(episodes: int, spec: EnvSpec, copies: int) -> int:

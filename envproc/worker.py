@@ -33,10 +33,11 @@ from core.control import (
 from core.net import num_parameters
 from core.ring import Ring, Word
 from core.stopwatch import Stopwatch
+from core.trace import Track, TrackAddress, stopwatch
 from core.weights import Follower, Weights
 from envproc import EnvConfig, make_env
 from envproc.accumulator import Accumulator, Worth
-from envproc.env import CannotReset, Env, HasStats, Place
+from envproc.env import CannotReset, Env, HasLink, HasStats, Place
 from envproc.frames import Frames
 from envproc.guard import Guard
 from envproc.process import obey_set, parent_is_gone, serve
@@ -45,6 +46,8 @@ from envproc.sequences import Sequences
 _SHORTEST_NAP_S, _LONGEST_NAP_S, _LONGER = 0.0002, 0.01, 1.25
 """how long a worker that may not go on sleeps before it looks again: a little longer each time, for looking takes time
 from those that it waits for"""
+_ALL_LOOK_EVERY_S = 0.001
+"""at most: each of very many naps longer, or their looking would keep whole cores busy"""
 _REPORT_EVERY_S = 0.05
 _MOST_EPISODES = 500
 """in one message"""
@@ -64,6 +67,8 @@ class WorkerConfig:
     epoch: int = 0
     logs: str = ""
     """the directory for what its environment writes"""
+    trace: TrackAddress | None = None
+    """its track, if the run is traced"""
 
 
 class _Seeds(NamedTuple):
@@ -87,6 +92,7 @@ class Worker:
         self._agents = range(self._env.spec.num_agents)
         self._resets: list[Reset] = []  # that the next step does, and its end answers
         self._begun = False
+        self._workers = 1
         self._stopwatch = Stopwatch(np.zeros(Word.WORDS, np.int64))  # nobody looks, before Begin
         self._stopping = False
         self._next_report = self._next_stats = 0.0
@@ -104,6 +110,8 @@ class Worker:
         self._ring = self._opened.enter_context(Ring.attach(begin.ring, self._env.spec))
         self._weights = self._opened.enter_context(Weights.attach(begin.weights, num_parameters(begin.policy.net)))
         self._follower = Follower(self._weights)
+        trace = self._config.trace
+        self._track = None if trace is None else self._opened.enter_context(contextlib.closing(Track.attach(trace)))
         self._policy_spec, self._recording = begin.policy, begin.ring.recording
         self._workers = begin.workers
         self._live(self._config.epoch)
@@ -124,7 +132,10 @@ class Worker:
         """Begin with what the environment shows now."""
         spec, lane = self._env.spec, self._config.lane
         self._writer = self._ring.writer(lane, epoch)
-        self._stopwatch = Stopwatch(self._writer.words)
+        self._stopwatch = stopwatch(self._writer.words, self._track)
+        self._stopwatch.start()  # what comes next may be a nap
+        if isinstance(self._env, HasLink):
+            self._env.time_by(stopwatch(self._writer.words, self._track))
         self._policy = Policy(
             self._policy_spec,
             spec.action,
@@ -148,7 +159,7 @@ class Worker:
                 nap_s = _SHORTEST_NAP_S
             else:
                 time.sleep(nap_s)
-                nap_s = min(nap_s * _LONGER, _LONGEST_NAP_S)
+                nap_s = min(nap_s * _LONGER, max(_LONGEST_NAP_S, _ALL_LOOK_EVERY_S * self._workers))
                 if self._begun:
                     self._stopwatch.lap(Word.WAITED_NS)
 
@@ -158,12 +169,12 @@ class Worker:
 
     def turn(self) -> bool:
         """One environment step. False, and no step, before Begin, or ahead of the learner."""
-        stopwatch = self._stopwatch
-        stopwatch.start()
+        self._stopwatch.start()
         for command in self._client.receive():
             self._obey(command)
         if not self._begun:
             return False
+        stopwatch = self._stopwatch  # Begin and Renew bring another
         self._writer.count(Word.ALIVE)
         self._report()
         if not self._writer.may_go_on():

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from algos import ALGORITHMS
 from core.types import require
+from core.waiting import num_cores as num_cores
 from envproc import EnvConfig
 from envproc.unity.options import UnityOptions
 from scripts import config_file, mlagents_config
@@ -89,8 +90,13 @@ class Options(Generic[AlgoConfig]):
     """episodes of one evaluation, at least; they are played side by side. 24 do for an environment that is slow"""
     device: str = "cpu"
     """where the networks are trained: cpu, cuda, cuda:1"""
+    threads: int = 0
+    """of torch, where the networks are trained on the CPU; 0: as many as the workers leave cores. Fewer are faster
+    where other programs, Unity's among them, keep these cores busy"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the networks' arithmetic while training; bfloat16 is mixed precision: parameters stay float32"""
+    trace: Path | None = None
+    """write what each process did and when, the newest events of it, into this file for ui.perfetto.dev"""
     compile: bool = False
     """have torch.compile translate the networks; needs a C++ compiler and pays for large ones"""
 
@@ -129,6 +135,7 @@ class Options(Generic[AlgoConfig]):
             "keep_checkpoints": 1,
             "min_workers": 1,
             "max_restarts": 0,
+            "threads": 0,
         }
         for name, least in limits.items():
             value = getattr(self, name)
@@ -162,11 +169,6 @@ class CommandLine(Options[AlgoConfig]):
     """a trainer configuration of ML-Agents (YAML); what stands on the command line wins"""
     save_config: Path | None = None
     """write all options into this new TOML file, for --config, and end without training"""
-
-
-def num_cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _absolute(path: str) -> str:

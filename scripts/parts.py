@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,22 +16,27 @@ from core import checkpoint
 from core.checkpoint import SavedPolicy
 from core.control import Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
-from core.learner import Feed, Learner
+from core.learner import Feed, Learner, Phase
 from core.net import num_parameters
 from core.prioritized import make_sampler
 from core.ratio import ReplayRatio
 from core.replay import Replay
-from core.ring import Ring, ring_size
+from core.ring import LINK_PHASES, WORKER_PHASES, Ring, ring_size
 from core.rollout import InOrder, capacity_for
 from core.snapshots import Snapshots
+from core.trace import Trace
 from core.types import Algorithm, EnvSpec
 from core.weights import Weights, weights_size
 from envproc.env import Place
-from envproc.evaluator import EvaluatorConfig, copies_for
+from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
 from scripts import preflight
+from scripts.command_line import check_output
 from scripts.options import Options
 from scripts.runs import find_run
+
+LEARNER = "learner"
+"""the main process's track"""
 
 
 class Parts(NamedTuple):
@@ -120,7 +126,9 @@ def _init_from(learner: Learner, run: Path) -> None:
         raise ValueError(f"--init-from {run}: it is of another algorithm, or has other networks ({error})") from error
 
 
-def worker_config(options: Options[Any], lane: int, epoch: int, server: Server, directory: Path) -> WorkerConfig:
+def worker_config(
+    options: Options[Any], lane: int, epoch: int, server: Server, directory: Path, trace: Trace | None
+) -> WorkerConfig:
     """What the worker of this lane is told at birth."""
     return WorkerConfig(
         name=worker_name(lane),
@@ -130,10 +138,13 @@ def worker_config(options: Options[Any], lane: int, epoch: int, server: Server, 
         lane=lane,
         epoch=epoch,
         logs=str(directory / "logs"),
+        trace=None if trace is None else trace.address(worker_name(lane)),
     )
 
 
-def evaluator_config(options: Options[Any], parts: Parts, server: Server, directory: Path) -> EvaluatorConfig:
+def evaluator_config(
+    options: Options[Any], parts: Parts, server: Server, directory: Path, trace: Trace | None
+) -> EvaluatorConfig:
     copies = copies_for(options.eval_episodes, parts.spec, options.copies)
     return EvaluatorConfig(
         name=EVALUATOR,
@@ -142,4 +153,21 @@ def evaluator_config(options: Options[Any], parts: Parts, server: Server, direct
         weights=parts.eval_weights.address,
         policy=parts.learner.algorithm.policy_spec,
         where=Place(options.workers + options.spare, options.seed, str(directory / "logs")),
+        trace=None if trace is None else trace.address(EVALUATOR),
     )
+
+
+def traced(options: Options[Any]) -> Trace:
+    """A track for the learner, the evaluator, and each worker that there is or that may be added.
+
+    Raises UsageError if the file cannot be written, MemoryError if memory is too small.
+    """
+    if options.trace:
+        check_output("--trace", options.trace, ".json")
+    num = options.workers + options.spare
+    tracks: dict[str, Mapping[str, int]] = {
+        LEARNER: {phase.name.lower(): phase for phase in Phase},
+        EVALUATOR: {"evaluation": EVALUATION},
+        **{worker_name(lane): WORKER_PHASES | LINK_PHASES for lane in range(num)},
+    }
+    return Trace(tracks, first=2 + options.workers)

@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
         before = msgspec.convert(saved, kind, dec_hook=lambda kind, value: kind(value))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
-    before = replace(before, init_from="", force=False, runs_dir=directory.parent)
+    before = replace(before, init_from="", force=False, trace=None, runs_dir=directory.parent)
     now = read_command_line(kind, rest, "python -m scripts.train --resume RUN", before)
     for each in _OF_A_NEW_RUN:
         if getattr(now, each) != getattr(before, each):

@@ -37,6 +37,7 @@ from core.rescue import Diverged
 from core.roster import Limits, Roster
 from core.supervisor import Supervisor
 from core.to_wandb import WandB, check_wandb
+from core.trace import Trace, Traced
 from core.tracking import TensorBoard, Tracker
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
@@ -48,7 +49,7 @@ from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import Interrupts
 from scripts.options import Options, num_cores, parse
-from scripts.parts import build, evaluator_config, export_refusal, keep_records, worker_config
+from scripts.parts import LEARNER, build, evaluator_config, export_refusal, keep_records, traced, worker_config
 from scripts.run_directory import RunDirectory, name_of
 from scripts.settings import Settings
 
@@ -82,7 +83,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     if options.min_workers > options.workers:
         raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
     torch.manual_seed(options.seed)
-    torch.set_num_threads(max(cores - options.workers, 1))
+    torch.set_num_threads(options.threads or max(cores - options.workers, 1))
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
@@ -95,6 +96,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             else:
                 spec = _spec_of(options)
             preflight.check_machine(options)
+            trace = opened.enter_context(traced(options)) if options.trace else None
             parts = None if spec is None else build(name, options, spec, opened)
             if not resumed:
                 run = opened.enter_context(RunDirectory(path, force=options.force))
@@ -104,7 +106,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
             return {"algorithm": name, **_jsonable(settings.options), "run": path.name}
 
         def config_of(lane: int, epoch: int) -> WorkerConfig:
-            return worker_config(settings.options, lane, epoch, server, path)
+            return worker_config(settings.options, lane, epoch, server, path, trace)
 
         def changed() -> None:
             run.settle(config())
@@ -153,6 +155,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         metrics = opened.enter_context(Metrics(path, Terminal(), trackers, before_s))
         metrics.write("config", **config(), cores=cores, python=platform.python_version())
         learner = parts.learner
+        if trace:
+            learner.stopwatch = Traced(learner.spent_ns, trace.track(LEARNER))
         if resumed:
             metrics.write("resumed", agent_steps=learner.agent_steps, updates=learner.updates, rejected=rejected)
         lock_stepped = options.mode != "async"
@@ -166,7 +170,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         )  # fmt: skip
 
         def hire_evaluator() -> None:
-            crew.start_evaluator(evaluator_config(settings.options, parts, server, path))
+            crew.start_evaluator(evaluator_config(settings.options, parts, server, path, trace))
 
         trouble = ""
         try:
@@ -200,12 +204,22 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 job.checkpoint(last=True)
             except OSError as error:
                 trouble, exit_code = f"{trouble}\nthe last checkpoint could not be written: {error}".strip(), FATAL
+        timeline = _written(trace, options.trace) if trace and options.trace else ""
         weights_sha256 = digest(learner.algorithm.state_dict())
         metrics.write("summary", **job.summary(), weights_sha256=weights_sha256, exit_code=exit_code)
     if trouble:
         print(f"error: {trouble}", file=sys.stderr)
+    if timeline:
+        print(timeline)
     print(f"run: {path}")
     return exit_code
+
+
+def _written(trace: Trace, file: Path) -> str:
+    try:
+        return trace.write(file)
+    except OSError as error:
+        return f"trace: {file} cannot be written: {error}"
 
 
 def _refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from core.ring import Word
+from core.stopwatch import Stopwatch
 from core.types import Action, FloatArray, IntArray, Obs
 from envproc.env import CannotReset, CannotSet, Ended, Place, Step
 from envproc.unity.columns import Columns
@@ -89,10 +91,12 @@ class UnityEnv:
             self._columns = Columns(num)
             self._fresh = True
             self._alone_since, self._patience_s = 0.0, options.answer_s
+            self.time_by(Stopwatch(np.zeros(Word.WORDS, np.int64)))  # nobody looks
             self._opened = opened.pop_all()
 
     def reset(self, seed: int) -> Step:
         """Everybody from scratch. The seed is not used: a player takes its own at launch, once."""
+        self._stopwatch.start()
         if not self._fresh:
             self._link.reset()
             self._steps = self._link.get_steps(self._behavior)
@@ -102,6 +106,7 @@ class UnityEnv:
 
     def step(self, action: Action) -> Step:
         """Let the player go on until somebody asks for an action. Exchanges in which agents only end stay in here."""
+        self._stopwatch.start()
         self._fresh = False
         actions = ActionTuple(action.continuous, action.discrete.astype(np.int32))
         self._link.set_actions(self._behavior, actions)
@@ -124,7 +129,9 @@ class UnityEnv:
                 ends.append((columns, seen, _reward(terminals)[which], ~terminals.interrupted[which]))
             if len(self._steps[0]):
                 break
-        return self._decide(ends)
+        step = self._decide(ends)
+        self._stopwatch.lap(Word.DECODE_NS)
+        return step
 
     def reset_agents(self, agents: IntArray) -> None:
         """Ask the player to end these agents' episodes with the next step. Raises CannotReset if it is not able to."""
@@ -156,6 +163,11 @@ class UnityEnv:
     def set_time_scale(self, value: float) -> None:
         """From the next exchange on."""
         self._engine.set_configuration_parameters(time_scale=value)
+
+    def time_by(self, stopwatch: Stopwatch) -> None:
+        """Nearly all of a step is one or the other: waiting for the player, or from its message to arrays and back."""
+        self._stopwatch = stopwatch
+        self._link.time_by(stopwatch)
 
     def stats(self) -> dict[str, float]:
         """What the scene recorded with StatsRecorder since the last call, each name aggregated as the scene asked."""

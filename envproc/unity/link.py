@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from envproc.unity.messages import OK, QUIT, LeanMessage, UnityMessage  # first: mlagents_envs imports what it builds
@@ -26,6 +27,8 @@ from mlagents_envs.environment import UnityEnvironment
 from mlagents_envs.side_channel.incoming_message import IncomingMessage
 from mlagents_envs.side_channel.side_channel import SideChannel
 
+from core.ring import Word
+from core.stopwatch import Stopwatch
 from envproc.env import EnvFailed
 from envproc.unity.arrays import read_steps, step_message
 from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused
@@ -82,6 +85,10 @@ class Link(UnityEnvironment):
         except (ValueError, struct.error) as error:  # the latter from the side channels of mlagents-envs
             raise self._talk.bad_message(error) from error
 
+    def time_by(self, stopwatch: Stopwatch) -> None:
+        """From now on it laps Word.EXCHANGE_NS at each answer, and Word.DECODE_NS for what came before the question."""
+        self._talk.stopwatch = stopwatch
+
     def close(self) -> None:
         """Tell the player to quit. A second time it does nothing."""
         if self._loaded:
@@ -105,6 +112,7 @@ class Talk(Communicator):
         super().__init__()
         self.received = b""
         """the last message, as it came"""
+        self.stopwatch = Stopwatch(np.zeros(Word.WORDS, np.int64))  # until somebody wants to know
         self._server, self._player = server, player
         self._launch_s, self._answer_s = launch_s, answer_s
 
@@ -127,6 +135,7 @@ class Talk(Communicator):
 
     def exchange(self, inputs: Any, poll_callback: object = None) -> Any:
         """Answer the call that waits with `inputs`, a message or its bytes; return what the next one says."""
+        self.stopwatch.lap(Word.DECODE_NS)
         self._reply(inputs if isinstance(inputs, bytes) else _wrap(inputs))
         return self._receive(self._answer_s, "answer", "--unity.answer-s allows more")
 
@@ -147,6 +156,7 @@ class Talk(Communicator):
             raise PlayerHangs(f"no {what} within {within_s:g} s ({hint}) from {who}") from None
         except Disconnected:
             raise PlayerDied(self._end("closed the connection")) from None
+        self.stopwatch.lap(Word.EXCHANGE_NS)
         try:
             message = LeanMessage.FromString(self.received)
         except DecodeError as error:
