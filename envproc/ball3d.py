@@ -100,7 +100,7 @@ class Balls:
     def aim(self, wish: FloatArray) -> None:
         """(n, 2) actions, for all Academy steps until the next: about the plate's own Z, then its own X."""
         # half of at most 2 degrees, in double precision: a cosine rounded to single shrinks q turn by turn
-        half = np.clip(wish.T.astype(np.float64), -1.0, 1.0) * radians(1.0)
+        half = wish.T.astype(np.float64).clip(-1.0, 1.0) * radians(1.0)
         np.cos(half, out=self._turns[:, 0])
         np.sin(half, out=self._turns[:, 1])
         np.sign(half, out=self._signs)
@@ -223,7 +223,7 @@ class Ball3D:
             if np.count_nonzero(ending):
                 # A ball that falls in the very last step has fallen: that check comes first and restarts the count.
                 self._reward[fallen] = FALLEN_REWARD
-                ends.append(self._end(np.flatnonzero(ending), fallen[ending]))
+                ends.append(self._end(ending.nonzero()[0], fallen[ending]))
             self._balls.simulate()
         return self._decide(ends)
 

@@ -252,9 +252,9 @@ class Worker:
             for start in range(0, len(episodes), _MOST_EPISODES):
                 self._client.send(Episodes(self._client.worker, episodes[start : start + _MOST_EPISODES]))
             episodes.clear()
-        if isinstance(self._env, HasStats) and time.monotonic() >= self._next_stats:
+        if time.monotonic() >= self._next_stats:
             self._next_stats = time.monotonic() + _STATS_EVERY_S
-            if values := self._env.stats():
+            if isinstance(self._env, HasStats) and (values := self._env.stats()):  # to ask what it has takes 15 us
                 self._client.send(Stats(self._client.worker, values))
 
     def close(self) -> None:
