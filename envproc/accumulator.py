@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from core.acting import Decision
 from core.control import Episode
-from core.types import BoolArray, EnvSpec, FloatArray, IntArray, Obs, Recording, Rows, row_layout
+from core.types import EnvSpec, FloatArray, IntArray, Obs, Recording, Rows, row_layout
 from envproc.env import Step
 
 End = Literal["terminated", "truncated", "reset"]
