@@ -82,6 +82,28 @@ class Link(UnityEnvironment):
         except (ValueError, struct.error) as error:  # the latter from the side channels of mlagents-envs
             raise self._talk.bad_message(error) from error
 
+    def step(self) -> None:
+        """Let the player go on, and wait for what comes of it."""
+        if self._is_first_message:
+            self.reset()
+        else:
+            self.send()
+            self.receive()
+
+    def send(self) -> None:
+        """The first half of step(): the player goes on, with the actions that were set."""
+        for name, spec in self._env_specs.items():
+            if name not in self._env_actions:
+                self._env_actions[name] = spec.action_spec.empty_action(len(self._env_state[name][0]))
+        self._talk.send(self._generate_step_input(self._env_actions))
+        self._env_actions.clear()
+
+    def receive(self) -> None:
+        """The second half: what came of it."""
+        output = self._talk.receive()
+        self._update_behavior_specs(output)
+        self._update_state(output.rl_output)
+
     def close(self) -> None:
         """Tell the player to quit. A second time it does nothing."""
         if self._loaded:
@@ -126,8 +148,16 @@ class Talk(Communicator):
         return output
 
     def exchange(self, inputs: Any, poll_callback: object = None) -> Any:
-        """Answer the call that waits with `inputs`, a message or its bytes; return what the next one says."""
-        self._reply(inputs if isinstance(inputs, bytes) else _wrap(inputs))
+        """Answer the call that waits with `inputs`; return what the next one says."""
+        self.send(_wrap(inputs))
+        return self.receive()
+
+    def send(self, message: bytes) -> None:
+        """Answer the call that waits."""
+        self._reply(message)
+
+    def receive(self) -> Any:
+        """What the next call says."""
         return self._receive(self._answer_s, "answer", "--unity.answer-s allows more")
 
     def close(self) -> None:
