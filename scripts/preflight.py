@@ -140,9 +140,10 @@ def _threads_of(user: int) -> int:
 
 
 def _check_ports(options: Options[Any]) -> None:
-    """Each process has one: the workers, those that may be added, the evaluator."""
+    """Each player has one: those of the workers, of those that may be added, of the evaluator."""
     first = options.unity.base_port
-    last = first if options.in_editor else first + options.workers + options.spare
+    places = 1 if options.in_editor else options.workers + options.spare + 1
+    last = first + places * options.unity.players_per_worker - 1
     require("--unity.base-port", first, last < 2**16, f"at most {2**16 - 1 - (last - first)} with so many --workers")
     for port in range(first, last + 1):
         try:
