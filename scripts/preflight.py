@@ -80,6 +80,11 @@ def check_disk(options: Options[Any], ring: int, networks: int) -> None:
 
 def _check_cores(options: Options[Any]) -> None:
     cores, workers = num_cores(), options.workers
+    players = workers * options.unity.players_per_worker
+    if players > max(workers, cores):
+        _note(
+            f"{players} players on {cores} cores wait for each other; fewer --unity.players-per-worker may be as fast"
+        )
     most = cores if options.device == "cpu" else 4 * cores
     if workers > most:
         shared = "each other and for the learner" if options.device == "cpu" else "each other"

@@ -2,7 +2,8 @@
 
 What it means to talk to a player is mlagents-envs': the order of the calls, the specs of behaviours, side channels.
 Replaced are its three slow or unsafe parts: the server (loopback only, no thread, no pickle, no limit of 4 MiB, a dead
-player is noticed at once), the way from a message to arrays, and the way from actions to a message.
+player is noticed at once), the way from a message to arrays, and the way from actions to a message. And a step has two
+halves, so that somebody who has several links waits for none while another one's answer is there.
 """
 
 from __future__ import annotations

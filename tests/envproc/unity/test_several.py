@@ -84,8 +84,8 @@ def test_each_player_gives_what_it_gives_alone(scene: str, max_agents: int) -> N
         for found, expected in zip(own_told, alone(scene, k, len(own_told), max_agents), strict=True):
             for one, other in zip(found, expected, strict=True):
                 assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    one, other = (b"".join(array.tobytes() for each in told[k] for array in each) for k in (0, 1))
-    assert one != other, "each has a seed of its own"
+    own, others = (b"".join(array.tobytes() for each in told[k] for array in each) for k in (0, 1))
+    assert own != others, "each has a seed of its own"
 
 
 def test_one_agent_of_a_player_at_work_is_reset_when_its_turn_comes() -> None:
