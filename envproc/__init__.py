@@ -93,9 +93,16 @@ def _make(config: EnvConfig, parameters: dict[str, float], where: Place) -> Env:
             raise ValueError(f"{name} is drawn by Unity, into a window of its own: look there, and leave --video out")
         # only here: a worker of anything else stays small
         from envproc.unity.env import UnityEnv
+        from envproc.unity.launch import EDITOR
+        from envproc.unity.several import Several
 
+        num = config.unity.players_per_worker
+        require(
+            "--unity.players-per-worker", num, num == 1 or what != EDITOR, "1 with the Editor, which runs one scene"
+        )
         try:
-            return UnityEnv(what, copies, config.behavior, config.unity, where, parameters)
+            make = UnityEnv if num == 1 else Several
+            return make(what, copies, config.behavior, config.unity, where, parameters)
         except CannotSet as error:
             raise ValueError(f"--env-params: {error}") from error
     if config.behavior:

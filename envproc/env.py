@@ -96,6 +96,7 @@ class Env(Protocol):
 
         Any agent may be named, whether or not the last Step asked it for an action. Its `ended` entry carries the
         observation that it had when it was cut; it comes back with a fresh episode; the others must not notice.
+        Where parts take turns, it is the next step of its part: see TakesTurns.
         Raises CannotReset, and changes nothing, where that is not possible.
         """
         ...
@@ -155,6 +156,15 @@ def change(env: Env, key: str, value: float) -> None:
     else:
         what = "no parameters" if group == "env" else "no clock of its own: it is no Unity player"
         raise CannotSet(f"{key} = {value:g}: this environment has {what}")
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """An environment of several parts: a step takes the actions of one of them, and returns what another one did."""
+
+    def on_turn(self, agent: int) -> bool:
+        """Whether the next step ends this agent's episode, if reset_agents named it; else a later one does."""
+        ...
 
 
 @runtime_checkable

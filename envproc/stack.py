@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.types import Action, IntArray, Obs
-from envproc.env import Env, HasLink, HasParameters, HasPictures, HasStats, HasTimeScale, Step
+from envproc.env import Env, HasLink, HasParameters, HasPictures, HasStats, HasTimeScale, Step, TakesTurns
 
 
 class Stacked:
@@ -46,6 +46,8 @@ class Stacked:
             self.set_time_scale = env.set_time_scale
         if isinstance(env, HasLink):
             self.time_by = env.time_by
+        if isinstance(env, TakesTurns):
+            self.on_turn = env.on_turn
         if isinstance(env, HasPictures):
             self.picture, self.pictures_per_s = env.picture, env.pictures_per_s
 

@@ -152,6 +152,8 @@ class Options(Generic[AlgoConfig]):
         require("--control-keys", self.control_keys, not self.control_keys or self.control != "", "used with --control")
         if self.in_editor:
             require("--workers", self.workers, self.workers <= 1, "1 with the Editor, which runs one scene")
+            num = self.unity.players_per_worker
+            require("--unity.players-per-worker", num, num == 1, "1 with the Editor, which runs one scene")
             require("--until-return", goal, goal is None, "left out with the Editor, which has no scene to evaluate in")
         if self.run and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", self.run):
             raise ValueError(

@@ -80,6 +80,11 @@ def check_disk(options: Options[Any], ring: int, networks: int) -> None:
 
 def _check_cores(options: Options[Any]) -> None:
     cores, workers = num_cores(), options.workers
+    players = workers * options.unity.players_per_worker
+    if players > max(workers, cores):
+        _note(
+            f"{players} players on {cores} cores wait for each other; fewer --unity.players-per-worker may be as fast"
+        )
     most = cores if options.device == "cpu" else 4 * cores
     if workers > most:
         shared = "each other and for the learner" if options.device == "cpu" else "each other"
@@ -140,9 +145,10 @@ def _threads_of(user: int) -> int:
 
 
 def _check_ports(options: Options[Any]) -> None:
-    """Each process has one: the workers, those that may be added, the evaluator."""
+    """Each player has one: those of the workers, of those that may be added, of the evaluator."""
     first = options.unity.base_port
-    last = first if options.in_editor else first + options.workers + options.spare
+    places = 1 if options.in_editor else options.workers + options.spare + 1
+    last = first + places * options.unity.players_per_worker - 1
     require("--unity.base-port", first, last < 2**16, f"at most {2**16 - 1 - (last - first)} with so many --workers")
     for port in range(first, last + 1):
         try:

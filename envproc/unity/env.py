@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,16 +12,15 @@ import numpy as np
 
 from core.ring import Word
 from core.stopwatch import Stopwatch
-from core.types import Action, FloatArray, IntArray, Obs
+from core.types import Action, EnvSpec, FloatArray, IntArray, Obs
 from envproc.env import CannotReset, CannotSet, Ended, Place, Step
 from envproc.unity.columns import Columns
 from envproc.unity.fields import Fields, bare_name
-from envproc.unity.launch import Player, PlayerHangs, PlayerRefused, find_player
+from envproc.unity.launch import Launched, PlayerHangs, PlayerRefused
 from envproc.unity.link import Link
 from envproc.unity.options import UnityOptions
 from envproc.unity.others import Others
 from envproc.unity.reset_channel import ResetChannel
-from envproc.unity.rpc import PlayerServer
 
 # isort: split
 from mlagents_envs.base_env import ActionTuple, DecisionSteps, TerminalSteps
@@ -29,8 +28,8 @@ from mlagents_envs.side_channel.engine_configuration_channel import EngineConfig
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
 from mlagents_envs.side_channel.stats_side_channel import StatsAggregationMethod, StatsSideChannel
 
-EDITOR = "editor"
-_EDITOR_PORT = 5004
+Recorded = Mapping[str, list[tuple[float, Any]]]
+"""name -> values, and how each is to be aggregated, as StatsSideChannel has it"""
 _LARGEST = 3.4e38  # about a float32's
 _MOST_EXCHANGES = 100
 """of one step, while nobody of the behaviour asks for an action; then whoever steps gets a word in"""
@@ -50,8 +49,9 @@ class UnityEnv:
         options: UnityOptions,
         place: Place,
         parameters: Mapping[str, float] = MappingProxyType({}),
+        launched: Launched | None = None,
     ) -> None:
-        """Start the player at the path `where`, or wait for the Editor, and reset it.
+        """Start the player at the path `where`, or wait for the Editor, or take the one `launched`, and reset it.
 
         `areas` is for scenes with a TrainingAreaReplicator. The player takes its seed at launch, from `place`. Raises
         ValueError for what the user can mend; PlayerDied or PlayerHangs as every later call may.
@@ -63,17 +63,12 @@ class UnityEnv:
         for name, value in parameters.items():
             self.set_parameter(name, value)
         self._others = Others(options.policies())
-        program = None if where == EDITOR else find_player(where)
         with contextlib.ExitStack() as opened:
-            server = opened.enter_context(contextlib.closing(_listen(program is None, options.base_port, place.index)))
-            player = None
-            if program is not None:
-                player = Player(program, server.port, place.index, place.logs, options.no_graphics, options.arguments())
-                opened.callback(player.close)
-                opened.callback(server.close)  # before it is waited for: it may not have been told to quit
+            launched = launched or Launched(where, options, place)
+            opened.callback(launched.close)
             self._link = Link(
-                server,
-                player,
+                launched.server,
+                launched.player,
                 seed=place.seed % 2**31,  # ML-Agents' has a sign
                 areas=areas,
                 channels=(self._engine, self._parameters, self._resets, self._stats),
@@ -89,55 +84,83 @@ class UnityEnv:
             num = options.max_agents * areas or len(self._steps[0])
             self.spec = self._fields.env_spec(num)
             self._columns = Columns(num)
-            self._fresh = True
-            self._alone_since, self._patience_s = 0.0, options.answer_s
+            self._ends: list[tuple[IntArray, Obs, FloatArray, Any]] = []  # that no Step has told yet
+            self._fresh, self._at_work = True, False
+            self._exchanges = 0
+            self._alone_s, self._patience_s = 0.0, options.answer_s
             self.time_by(Stopwatch(np.zeros(Word.WORDS, np.int64)))  # nobody looks
             self._opened = opened.pop_all()
 
     def reset(self, seed: int) -> Step:
         """Everybody from scratch. The seed is not used: a player takes its own at launch, once."""
         self._stopwatch.start()
+        if self._at_work:
+            self._link.receive()
         if not self._fresh:
             self._link.reset()
             self._steps = self._link.get_steps(self._behavior)
-        self._fresh = False
+        self._fresh = self._at_work = False
         self._columns.end_all()
-        return self._decide([])  # whose end was still on its way, ended before the reset
+        self._ends = []  # whose end was still on its way, ended before the reset
+        return self._tell()
 
     def step(self, action: Action) -> Step:
         """Let the player go on until somebody asks for an action. Exchanges in which agents only end stay in here."""
-        self._stopwatch.start()
-        self._fresh = False
-        actions = ActionTuple(action.continuous, action.discrete.astype(np.int32))
-        self._link.set_actions(self._behavior, actions)
-        ends: list[tuple[IntArray, Obs, FloatArray, Any]] = []
-        if len(self._steps[0]):
-            self._alone_since = time.monotonic()
-        for _ in range(_MOST_EXCHANGES):
-            if time.monotonic() > self._alone_since + self._patience_s:
-                raise PlayerHangs(
-                    f"nobody of {self._behavior} has asked for an action for {self._patience_s:g} s, though the scene "
-                    f"goes on (--unity.answer-s allows more)"
-                )
-            self._others.act(self._link)
-            self._link.step()
-            self._steps = self._link.get_steps(self._behavior)
-            terminals = self._steps[1]
-            if len(terminals):
-                columns, which = self._columns.end(terminals.agent_id.tolist())
-                seen = {name: values[which] for name, values in self._fields.see(terminals).items()}
-                ends.append((columns, seen, _reward(terminals)[which], ~terminals.interrupted[which]))
-            if len(self._steps[0]):
-                break
-        step = self._decide(ends)
-        self._stopwatch.lap(Word.DECODE_NS)
+        self.send(action)
+        while (step := self.receive()) is None:
+            pass
         return step
+
+    def send(self, action: Action) -> None:
+        """The first half of step(): the player goes on by itself."""
+        self._stopwatch.start()
+        self._link.set_actions(self._behavior, ActionTuple(action.continuous, action.discrete.astype(np.int32)))
+        self._exchanges = 0
+        self._let_go_on()
+
+    def receive(self) -> Step | None:
+        """The second half: what came of it. None while nobody asks for an action: the player goes on already."""
+        self._stopwatch.start()
+        started = time.monotonic()
+        if len(self._steps[0]):
+            self._alone_s = 0.0
+        self._link.receive()
+        self._at_work = False
+        self._steps = self._link.get_steps(self._behavior)
+        terminals = self._steps[1]
+        if len(terminals):
+            columns, which = self._columns.end(terminals.agent_id.tolist())
+            seen = {name: values[which] for name, values in self._fields.see(terminals).items()}
+            self._ends.append((columns, seen, _reward(terminals)[which], ~terminals.interrupted[which]))
+        self._exchanges += 1
+        if len(self._steps[0]) or self._exchanges >= _MOST_EXCHANGES:
+            self._alone_s += time.monotonic() - started
+            step = self._tell()
+            self._stopwatch.lap(Word.DECODE_NS)
+            return step
+        self._let_go_on()
+        self._alone_s += time.monotonic() - started  # not what passes before: whoever steps may have been paused
+        if self._alone_s > self._patience_s:
+            raise PlayerHangs(
+                f"nobody of {self._behavior} has asked for an action for {self._patience_s:g} s, though the scene "
+                f"goes on (--unity.answer-s allows more)"
+            )
+        return None
+
+    def _let_go_on(self) -> None:
+        self._others.act(self._link)
+        self._link.send()
+        self._fresh, self._at_work = False, True
 
     def reset_agents(self, agents: IntArray) -> None:
         """Ask the player to end these agents' episodes with the next step. Raises CannotReset if it is not able to."""
-        wrong = sorted(set(agents.tolist()) - set(range(self.spec.num_agents)))
-        if wrong:
-            raise ValueError(f"no agents {wrong}; there are 0 to {self.spec.num_agents - 1}")
+        refuse_unknown(agents, self.spec)
+        ids, strangers = self.ids_of(agents)
+        refuse_strangers(strangers)
+        self.end(ids)
+
+    def ids_of(self, agents: IntArray) -> tuple[list[int], list[int]]:
+        """On the wire, of those of these agents that can be reset now; and who of them the scene cannot reset."""
         ids, strangers = [], []
         for agent in set(agents.tolist()):
             its_id = self._columns.id_of(agent)
@@ -146,11 +169,10 @@ class UnityEnv:
             elif self._columns.is_open(agent) or not self._resets.here:
                 strangers.append(agent)
             # else it ended and its id with it: whoever comes next begins a new episode anyway
-        if strangers:
-            raise CannotReset(
-                f"agents {sorted(strangers)} have no SharlAgent component in this scene; docs/unity_reset.md says how "
-                f"to add it"
-            )
+        return ids, strangers
+
+    def end(self, ids: list[int]) -> None:
+        """The episodes of the agents with these ids, with what is sent next."""
         if ids:
             self._resets.reset(ids)
 
@@ -171,17 +193,16 @@ class UnityEnv:
 
     def stats(self) -> dict[str, float]:
         """What the scene recorded with StatsRecorder since the last call, each name aggregated as the scene asked."""
-        found = {}
-        for name, recorded in self._stats.get_and_reset_stats().items():
-            values = [value for value, _ in recorded]
-            match recorded[-1][1]:
-                case StatsAggregationMethod.MOST_RECENT:
-                    found[name] = values[-1]
-                case StatsAggregationMethod.SUM:
-                    found[name] = float(np.sum(values))
-                case _:
-                    found[name] = float(np.mean(values))
-        return found
+        return aggregate([self.recorded()])
+
+    def recorded(self) -> Recorded:
+        """The same as it was recorded."""
+        recorded: Recorded = self._stats.get_and_reset_stats()
+        return recorded
+
+    def quit(self) -> None:
+        """Tell the player to quit, and do not wait."""
+        self._link.close()
 
     def close(self) -> None:
         """Tell the player to quit; kill it if it does not."""
@@ -206,8 +227,9 @@ class UnityEnv:
             raise PlayerRefused(f"no behaviour {wanted!r} that asks for actions in this scene; there is {names}")
         raise PlayerRefused(f"{len(known)} behaviours in this scene; name the one to train: --behavior {names}")
 
-    def _decide(self, ends: list[tuple[IntArray, Obs, FloatArray, Any]]) -> Step:
-        decisions = self._steps[0]
+    def _tell(self) -> Step:
+        decisions, ends = self._steps[0], self._ends
+        self._ends = []
         agents = self._columns.decide(decisions.agent_id.tolist())
         return Step(agents, self._fields.see(decisions), _reward(decisions), self._join(ends))
 
@@ -225,12 +247,39 @@ class UnityEnv:
         )
 
 
-def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
-    port = base_port + index if base_port else _EDITOR_PORT if editor else 0
-    try:
-        return PlayerServer(port)
-    except OSError as error:
-        raise PlayerRefused(f"port {port} cannot be had; somebody has it: give another --unity.base-port") from error
+def refuse_unknown(agents: IntArray, spec: EnvSpec) -> None:
+    """Raises ValueError."""
+    wrong = sorted(set(agents.tolist()) - set(range(spec.num_agents)))
+    if wrong:
+        raise ValueError(f"no agents {wrong}; there are 0 to {spec.num_agents - 1}")
+
+
+def refuse_strangers(agents: list[int]) -> None:
+    """Raises CannotReset if there are any."""
+    if agents:
+        raise CannotReset(
+            f"agents {sorted(agents)} have no SharlAgent component in this scene; docs/unity_reset.md says how "
+            f"to add it"
+        )
+
+
+def aggregate(recorded: Iterable[Recorded]) -> dict[str, float]:
+    """By name, what one or more players recorded, as the scene asked."""
+    together: dict[str, list[tuple[float, Any]]] = {}
+    for each in recorded:
+        for name, pairs in each.items():
+            together.setdefault(name, []).extend(pairs)
+    found: dict[str, float] = {}
+    for name, pairs in together.items():
+        values = [value for value, _ in pairs]
+        match pairs[-1][1]:
+            case StatsAggregationMethod.MOST_RECENT:
+                found[name] = values[-1]
+            case StatsAggregationMethod.SUM:
+                found[name] = float(np.sum(values))
+            case _:
+                found[name] = float(np.mean(values))
+    return found
 
 
 def _reward(steps: DecisionSteps | TerminalSteps) -> FloatArray:

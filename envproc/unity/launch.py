@@ -11,7 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from envproc.env import EnvFailed, Refused
+from envproc.env import EnvFailed, Place, Refused
+from envproc.unity.options import UnityOptions
+from envproc.unity.rpc import PlayerServer
+
+EDITOR = "editor"
+_EDITOR_PORT = 5004
 
 _LOG_LINES, _LOG_BYTES = 10, 2**16
 _TIED = str(Path(__file__).with_name("tied.py"))
@@ -113,6 +118,39 @@ class Player:
             self._process.wait(timeout=5)
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+class Launched:
+    """A player that is on its way, and the server that it is going to call; of the Editor the server alone."""
+
+    def __init__(self, where: str, options: UnityOptions, place: Place) -> None:
+        """Raises PlayerRefused if there is no player at the path `where`, or no such port."""
+        program = None if where == EDITOR else find_player(where)
+        self.server = _listen(program is None, options.base_port, place.index)
+        self.player: Player | None = None
+        if program is not None:
+            args = options.arguments()
+            try:
+                self.player = Player(program, self.server.port, place.index, place.logs, options.no_graphics, args)
+            except BaseException:
+                self.server.close()
+                raise
+            if options.players_per_worker > 1:
+                self.player.name += f" (player-{place.index})"
+
+    def close(self) -> None:
+        """Kill the player if it does not quit."""
+        self.server.close()  # before it is waited for: it may not have been told to quit
+        if self.player is not None:
+            self.player.close()
+
+
+def _listen(editor: bool, base_port: int, index: int) -> PlayerServer:
+    port = base_port + index if base_port else _EDITOR_PORT if editor else 0
+    try:
+        return PlayerServer(port)
+    except OSError as error:
+        raise PlayerRefused(f"port {port} cannot be had; somebody has it: give another --unity.base-port") from error
 
 
 def _end_of(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 What it means to talk to a player is mlagents-envs': the order of the calls, the specs of behaviours, side channels.
 Replaced are its three slow or unsafe parts: the server (loopback only, no thread, no pickle, no limit of 4 MiB, a dead
-player is noticed at once), the way from a message to arrays, and the way from actions to a message.
+player is noticed at once), the way from a message to arrays, and the way from actions to a message. And a step has two
+halves, so that somebody who has several links waits for none while another one's answer is there.
 """
 
 from __future__ import annotations
@@ -86,8 +87,30 @@ class Link(UnityEnvironment):
             raise self._talk.bad_message(error) from error
 
     def time_by(self, stopwatch: Stopwatch) -> None:
-        """From now on it laps Word.EXCHANGE_NS at each answer, and Word.DECODE_NS for what came before the question."""
+        """From now on it laps Word.DECODE_NS when something was sent, and Word.EXCHANGE_NS when an answer is there."""
         self._talk.stopwatch = stopwatch
+
+    def step(self) -> None:
+        """Let the player go on, and wait for what comes of it."""
+        if self._is_first_message:
+            self.reset()
+        else:
+            self.send()
+            self.receive()
+
+    def send(self) -> None:
+        """The first half of step(): the player goes on, with the actions that were set."""
+        for name, spec in self._env_specs.items():
+            if name not in self._env_actions:
+                self._env_actions[name] = spec.action_spec.empty_action(len(self._env_state[name][0]))
+        self._talk.send(self._generate_step_input(self._env_actions))
+        self._env_actions.clear()
+
+    def receive(self) -> None:
+        """The second half: what came of it."""
+        output = self._talk.receive()
+        self._update_behavior_specs(output)
+        self._update_state(output.rl_output)
 
     def close(self) -> None:
         """Tell the player to quit. A second time it does nothing."""
@@ -134,9 +157,17 @@ class Talk(Communicator):
         return output
 
     def exchange(self, inputs: Any, poll_callback: object = None) -> Any:
-        """Answer the call that waits with `inputs`, a message or its bytes; return what the next one says."""
+        """Answer the call that waits with `inputs`; return what the next one says."""
+        self.send(_wrap(inputs))
+        return self.receive()
+
+    def send(self, message: bytes) -> None:
+        """Answer the call that waits."""
+        self._reply(message)
         self.stopwatch.lap(Word.DECODE_NS)
-        self._reply(inputs if isinstance(inputs, bytes) else _wrap(inputs))
+
+    def receive(self) -> Any:
+        """What the next call says."""
         return self._receive(self._answer_s, "answer", "--unity.answer-s allows more")
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ class UnityOptions:
     image_bytes: bool = False
     """keep images as bytes, which takes a quarter of the memory: for cameras. A sensor of three dimensions that is
     none, as a grid with numbers beyond 0 to 1, must stay as it is"""
+    players_per_worker: int = 1
+    """players of each worker: while one computes, the answer of another is learned from"""
     max_agents: int = 0
     """agents that may live at once in one player; 0: as many as decide first. For scenes that spawn agents"""
     launch_s: float = 60.0
@@ -35,6 +37,8 @@ class UnityOptions:
     def __post_init__(self) -> None:
         require("--unity.time-scale", self.time_scale, 1 <= self.time_scale <= 100, "from 1 to 100, Unity's limit")
         require("--unity.base-port", self.base_port, 0 <= self.base_port < 65_000, "from 0 to 64999")
+        players = self.players_per_worker
+        require("--unity.players-per-worker", players, 1 <= players <= 64, "from 1 to 64")
         require("--unity.max-agents", self.max_agents, self.max_agents >= 0, "at least 0")
         for name in ("launch_s", "answer_s"):
             value = getattr(self, name)

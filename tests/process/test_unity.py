@@ -157,6 +157,23 @@ def _listening(run: Run) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
+def test_one_of_a_workers_players_that_dies_is_replaced_with_all_of_them(start: Start) -> None:
+    run = start(*BALL, *SMALL, "--unity.players-per-worker", 2, "--steps", 6000)
+    run.wait_for("progress")
+    os.kill(_player(run, "player-1.log"), signal.SIGKILL)
+    assert run.wait(60) == 0, run.stderr
+    assert "PlayerDied" in run.stderr and "(player-1)" in run.stderr and "SIGKILL" in run.stderr
+    assert run.summary["agent_steps"] >= 6000 and run.summary["restarts"] == 1
+    names = {path.name for path in (run.directory / "logs").glob("player-*.log")}
+    assert names == {"player-0.log", "player-1.log", "player-10.log", "player-11.log"}, "and the evaluator has two"
+    run.assert_nothing_left()
+
+
+def _player(run: Run, log: str) -> int:
+    return next(pid for pid, line in run.processes().items() if log in line and "scripts.player" in line)
+
+
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_meet(start: Start) -> None:
     runs = [start(*BALL, *SMALL, "--steps", 1500, run=f"run{number}") for number in range(2)]
     for run in runs:
@@ -210,9 +227,11 @@ class TestARun:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights_over_the_wire_too(start: Start) -> None:
+@pytest.mark.parametrize("players", [1, 3])
+def test_the_same_seed_gives_the_same_weights_over_the_wire_too(players: int, start: Start) -> None:
     """The stand-in player draws from its seed alone; a real one as far as its scene does."""
-    runs = [start(*BALL, *SMALL, "--mode", mode, "--steps", 3000, run=mode) for mode in ("sync", "single")]
+    args = ("--unity.players-per-worker", players, "--steps", 3000)
+    runs = [start(*BALL, *SMALL, "--mode", mode, *args, run=mode) for mode in ("sync", "single")]
     for run in runs:
         assert run.wait(60) == 0, run.stderr
     assert runs[0].summary["weights_sha256"] == runs[1].summary["weights_sha256"]

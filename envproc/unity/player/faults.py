@@ -6,6 +6,7 @@ The exchanges are counted from 1, the first that carries a state; calls 1 and 2 
     exit@N        exit code 3 instead of exchange N      exit-between  exit code 3 between calls 1 and 2
     hang@N        never send exchange N, never end       ignore-quit   never end when told to quit
     status400@N   send "I stop" instead of exchange N    nan@N         NaN in exchange N's first observation
+    slow-step@S   S seconds pass before each exchange, as if a frame took so long on a core of the player's own
     big@N         5 MiB more in exchange N, in a message for a side channel that nobody has; 4 MiB are allowed
 """
 
@@ -27,6 +28,7 @@ from envproc.unity.player.channels import pack
 NOBODYS_CHANNEL = UUID("00000000-0000-0000-0000-00000000b16b")
 EXIT_CODE = 3
 _COUNTED = ("crash", "exit", "hang", "status400", "nan", "big")
+_TIMED = ("slow-start", "slow-step")
 _PLAIN = ("exit-between", "ignore-quit")
 
 log = logging.getLogger("player")
@@ -47,11 +49,11 @@ class Fault:
         kind, _, at = text.partition("@")
         if kind in _PLAIN and not at:
             return cls(kind)
-        if (kind in _COUNTED and at.isdecimal() and int(at) > 0) or (kind == "slow-start" and _is_seconds(at)):
+        if (kind in _COUNTED and at.isdecimal() and int(at) > 0) or (kind in _TIMED and _is_seconds(at)):
             return cls(kind, float(at))
         raise ValueError(
             f"no fault {text!r}; there are {', '.join(f'{each}@N' for each in _COUNTED)} with N from 1, "
-            f"slow-start@SECONDS, {', '.join(_PLAIN)}"
+            f"{', '.join(f'{each}@SECONDS' for each in _TIMED)}, {', '.join(_PLAIN)}"
         )
 
     def __str__(self) -> str:
@@ -81,6 +83,9 @@ class Faults:
     def at_exchange(self, number: int, message: Any) -> None:
         """Happens before exchange `number`, a UnityMessageProto with its infos in, is sent."""
         for fault in self._faults:
+            if fault.kind == "slow-step":
+                time.sleep(fault.at)
+                continue
             if fault.at != number:
                 continue
             if fault.kind == "crash":

@@ -230,16 +230,16 @@ def test_a_saved_policy_acts_for_another_behaviour_of_the_scene(tmp_path: Path) 
     save(tmp_path, SavedPolicy({}, spec, PolicySpec(net, "tanh")), parameters, {})
     with closing(play("Two", "Chaser", others=(f"Runner={tmp_path}",))) as env:
         link, sent = env._link, []
-        receive = link._talk.exchange
+        send = link._talk.send
 
-        def exchange(inputs: Any, poll_callback: object = None) -> Any:
+        def noted(message: bytes) -> None:
             decisions = link.get_steps("Runner?team=0")[0]
-            told = UnityMessage.FromString(inputs).unity_input.rl_input.agent_actions["Runner?team=0"].value
+            told = UnityMessage.FromString(message).unity_input.rl_input.agent_actions["Runner?team=0"].value
             if len(decisions):
                 sent.append((decisions.obs, [list(each.continuous_actions) for each in told]))
-            return receive(inputs, poll_callback)
+            send(message)
 
-        link._talk.exchange = exchange  # type: ignore[method-assign]
+        link._talk.send = noted  # type: ignore[method-assign]
         step = env.reset(0)
         for _ in range(20):
             n = len(step.agent)

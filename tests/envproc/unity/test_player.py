@@ -227,7 +227,9 @@ def test_a_message_over_4_mib_is_refused_and_ends_the_player(tmp_path: Path) -> 
 
 def test_an_unknown_fault_or_scene_is_refused_with_those_that_there_are() -> None:
     for text in ("crash", "crash@0", "exit-between@3", "slow-start@", "burn@1"):
-        with pytest.raises(ValueError, match=r"no fault .*; there are crash@N, .*slow-start@SECONDS, exit-between"):
+        with pytest.raises(
+            ValueError, match=r"no fault .*; there are crash@N, .*slow-start@SECONDS, slow-step@SECONDS, exit-between"
+        ):
             Fault.parse(text)
     for wrong, hint in (
         (["4DBall"], "3DBall"),

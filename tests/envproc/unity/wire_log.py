@@ -43,8 +43,8 @@ class Recorder:
         self._behavior = behavior
         self._open: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self._random = np.random.default_rng(seed)
-        self._receive = env._link._talk.exchange
-        env._link._talk.exchange = self._exchange  # type: ignore[method-assign]
+        self._receive = env._link._talk.receive
+        env._link._talk.receive = self._heard  # type: ignore[method-assign]
         # rows of any scene have one action, which the test draws: what the scene does with it does not matter
         spec = EnvSpec(env.spec.obs, ActionSpec((-1.0,), (1.0,)), env.spec.num_agents)
         self._accumulator = Accumulator(spec, Recording(GAMMA))
@@ -104,8 +104,8 @@ class Recorder:
             for place, (found, expected) in enumerate(zip(rows, self.expected[each], strict=True)):
                 assert found == expected, f"agent {each}, row {place}: {found} instead of {expected}"
 
-    def _exchange(self, inputs: Any, poll_callback: object = None) -> Any:
-        output = self._receive(inputs, poll_callback)
+    def _heard(self) -> Any:
+        output = self._receive()
         self._hear(UnityMessage.FromString(self.env._link._talk.received))
         return output
 
