@@ -129,6 +129,7 @@ def test_open_files_that_do_not_do_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_limit_on_open_files_is_raised_where_that_helps_and_nothing_said() -> None:
     allowed = limit(resource.RLIMIT_NOFILE, 30, 200)
     ended = child(sys.executable, "-c", WHAT_THE_CHILD_DOES, limit=allowed, OMP_NUM_THREADS="1")

@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str,
     ],
 )
 def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, event: str, start: Start) -> None:
-    run = start("--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 6000, "--eval-every", 1500)
+    run = start("--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 3000, "--eval-every", 1500)
     assert run.wait(60) == 0, run.stderr
     assert {event, "restarted"} <= set(events(run, "worker-0")) and events(run, "worker-1") == ["ready"]
     assert run.summary["reason"] == "steps" and run.left() == []
@@ -79,7 +79,9 @@ def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, e
     ],
 )
 def test_a_worker_that_hangs_is_replaced(toy: str, start: Start) -> None:
-    run = start(*FOREVER, "--env", f"{TOYS}:{toy}", "--hang-s", 6, "--launch-s", 6)
+    # no more than it takes: where much else is done, others take long to launch, too
+    limit = "--launch-s" if toy == "HangsOnceAtLaunch" else "--hang-s"
+    run = start(*FOREVER, "--env", f"{TOYS}:{toy}", limit, 6)
     wait_until(lambda: "restarted" in events(run, "worker-0"), "a restart", 60)
     wait_until(lambda: events(run, "worker-0")[-1] == "ready", "the next life")
     told = [record for record in run.records("worker") if record["event"] == "hangs"]
