@@ -22,8 +22,8 @@ CONTINUOUS, MASKED, BRANCHES, MIXED, IMAGES = (
     "envproc.toys:Hybrid",
     "envproc.toys:Catch",
 )
-REPLAYS = "--algo.warmup 60 --algo.batch-size 16 --algo.replay-ratio 8 --algo.hidden 16 16"
-RECURRENT = "--algo.warmup 60 --algo.batch-size 4 --algo.lstm 8 --algo.hidden 16"
+REPLAYS = "--algo.warmup 60 --algo.batch-size 16 --algo.replay-ratio 2 --algo.hidden 16 16"
+RECURRENT = "--algo.warmup 60 --algo.batch-size 4 --algo.replay-ratio 4 --algo.lstm 8 --algo.hidden 16"
 ORDERED = "--algo.horizon 8 --algo.hidden 16 16"
 PIXELS = "--frame-stack 2 --algo.conv simple"
 
