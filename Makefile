@@ -29,7 +29,8 @@ test: setup
 	$(BIN)/python -m pytest $(QUIET)
 
 thorough: setup
-	$(PYTEST) -m "thorough and not slow" --timeout 300
+	$(PYTEST) -m "thorough and not slow" --timeout 300 --ignore $(QUIET)
+	$(BIN)/python -m pytest -m "thorough and not slow" $(QUIET)
 
 # pip refuses this version on most Pythons, and what it asks for is older than all else here; the link needs neither
 test-mlagents-1.1: setup $(MLAGENTS_1_1)/.ready

@@ -26,7 +26,7 @@ SPECS = {
 FIRST = {
     "lr_steps": 10_000, "lr_end": 0.5, "max_grad_norm": 0.2, "munchausen": True, "clip_value": 0.001,
     "entropy": 0.1, "batch_size": 32, "hidden": (16,), "lr": 0.01, "actor_lr": 0.01, "critic_lr": 0.01,
-    "epsilon_steps": 50_000, "clip": 0.01, "rho_bar": 1.01, "c_bar": 1.0, "bonus_min": -0.01,
+    "epochs": 3, "epsilon_steps": 50_000, "clip": 0.01, "rho_bar": 1.01, "c_bar": 1.0, "bonus_min": -0.01,
 }  # fmt: skip
 SECOND = {
     "lr_steps": 20_000, "lr_end": 0.1, "max_grad_norm": 0.1, "tau": 0.5, "target_every": 2, "actor_lr": 0.02,

@@ -53,12 +53,12 @@ def evaluating(run: Run) -> bool:
 CASES = {
     "SIGINT during the imports": Case(LONG, importing),
     "SIGINT during the run": Case(LONG, training),
-    "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
     # with a worker that hangs, so that the second one comes while the run is still waiting for it
     "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs"), hung, times=2),
 }
 MORE = {
     "SIGTERM during the imports": Case(LONG, importing, signal.SIGTERM),
+    "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
     "SIGINT while workers start": Case(LONG, starting),
     "SIGINT during the final evaluation": Case((*SHORT, "--env", f"{TOYS}:LongEvaluations"), evaluating),
 }

@@ -19,9 +19,9 @@ SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--algo.replay-ratio"
 
 FAULTS = {  # arguments of the player -> what the error says
     "crash@50": ["PlayerDied", "SIGABRT", "Fatal: fault crash@50"],
-    "hang@50": ["PlayerHangs", "no answer within 1 s", "--unity.answer-s", "fault hang@50"],
 }
 MORE = {
+    "hang@50": ["PlayerHangs", "no answer within 1 s", "--unity.answer-s", "fault hang@50"],
     "exit@50": ["PlayerDied", "exit code 3", "Fatal: fault exit@50"],
     "exit-between": ["PlayerDied", "exit code 3", "Fatal: fault exit-between"],
     "status400@50": ["PlayerDied", "status 400", "fault status400@50"],
@@ -90,9 +90,8 @@ UNFIT: dict[str, tuple[list[object], list[str]]] = {  # what only a running play
 }
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case == "two behaviours" else pytest.mark.thorough) for case in UNFIT]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", UNFIT)
 def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(case: str, start: Start) -> None:
     (scene, *options), says = UNFIT[case]
     run = start("--env", f"unity:unity/players/{scene}", *options, run="unfit")
