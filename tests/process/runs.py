@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -103,11 +104,10 @@ class Run:
     def left(self) -> list[str]:
         """Whatever of this run is still on the machine: processes, temporary files, shared memory."""
         # (torch makes an empty torchinductor_USER wherever it is imported)
-        files = [*self.temporary.glob("sharl-*"), *(Path("/dev/shm") / each for each in os.listdir("/dev/shm"))]
-        return [
-            *(f"process {pid}: {line}" for pid, line in self.processes().items()),
-            *(str(file) for file in files if file.name not in self._shm),
-        ]
+        files = list(map(str, self.temporary.glob("sharl-*")))
+        if shm := {f"/dev/shm/{each}" for each in set(os.listdir("/dev/shm")) - self._shm}:
+            files += sorted(shm - in_use())  # what somebody who lives has there is his, or he is told as a process
+        return [*(f"process {pid}: {line}" for pid, line in self.processes().items()), *files]
 
     def assert_nothing_left(self, within_s: float = 10.0) -> float:
         """Returns after how many seconds it was so: a fraction of one, where nothing else keeps the machine busy."""
@@ -145,6 +145,17 @@ def marked(mark: str) -> dict[int, str]:
                     found[int(directory.name)] = line.decode()[:200]
             except OSError:  # it is gone, or nobody's
                 continue
+    return found
+
+
+def in_use() -> set[str]:
+    """Files in /dev/shm that are in the memory of some living process."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            found.update(re.findall(r"/dev/shm/\S+", maps.read_text()))
+        except OSError:  # it is gone, or nobody's
+            continue
     return found
 
 

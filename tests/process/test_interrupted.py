@@ -54,7 +54,7 @@ CASES = {
     "SIGINT during the imports": Case(LONG, importing),
     "SIGINT during the run": Case(LONG, training),
     # with a worker that hangs, so that the second one comes while the run is still waiting for it
-    "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs"), hung, times=2),
+    "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs", "--checkpoint-every", 0), hung, times=2),
 }
 MORE = {
     "SIGTERM during the imports": Case(LONG, importing, signal.SIGTERM),
