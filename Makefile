@@ -7,10 +7,12 @@ STOCK := .venv-stock
 SB3 := .venv-sb3
 BUFFERS := .venv-buffers
 MLAGENTS_1_1 := .mlagents-1.1
+# a file stays together, for the runs that its tests share; in their order: the last ones take little time
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # who waits for whom cannot be seen beside other tests
 QUIET := tests/process/test_replay_ratio.py
 
-.PHONY: setup train test test-mlagents-1.1 lint type stress learning bench
+.PHONY: setup train test thorough test-mlagents-1.1 lint type stress learning bench
 
 setup: $(VENV)/.ready
 
@@ -24,12 +26,16 @@ train: setup
 	$(BIN)/python -m scripts.train ddpg
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore $(QUIET)
+	$(PYTEST) --ignore $(QUIET)
 	$(BIN)/python -m pytest $(QUIET)
+
+thorough: setup
+	$(PYTEST) -m "thorough and not slow" --timeout 300 --ignore $(QUIET)
+	$(BIN)/python -m pytest -m "thorough and not slow" $(QUIET)
 
 # pip refuses this version on most Pythons, and what it asks for is older than all else here; the link needs neither
 test-mlagents-1.1: setup $(MLAGENTS_1_1)/.ready
-	PYTHONPATH=$(MLAGENTS_1_1) $(BIN)/python -m pytest -n auto --dist loadfile tests/envproc/unity tests/process/test_unity.py
+	PYTHONPATH=$(MLAGENTS_1_1) $(PYTEST) -m "not slow" tests/envproc/unity tests/process/test_unity.py
 
 $(MLAGENTS_1_1)/.ready:
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \

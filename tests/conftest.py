@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# several test processes at a time, one to a core: with more threads than cores they spin, waiting for each other
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.thorough
 def test_the_script_in_the_library_page_trains_its_own_environment_with_its_own_algorithm(tmp_path: Path) -> None:
     page = (ROOT / "docs/library.md").read_text()
     files = dict(re.findall(r"^## [^`\n]*`(\w+\.py)`.*?```python\n(.*?)```", page, flags=re.DOTALL | re.MULTILINE))

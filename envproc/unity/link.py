@@ -36,8 +36,8 @@ from envproc.unity.launch import Player, PlayerDied, PlayerHangs, PlayerRefused
 from envproc.unity.rpc import Disconnected, PlayerServer
 
 _AT_LAUNCH = "does it need --unity.no-graphics or more --unity.launch-s, or is its Behavior Type not Default?"
-_LAST_BREATH_S = 0.3
-"""within which a process whose connection is gone has ended, if it is going to"""
+_LAST_BREATH_S = 2.0
+"""within which a process whose connection is gone has ended, if it is going to, on a machine with much else to do"""
 
 
 class BadMessage(EnvFailed, ValueError):

@@ -113,12 +113,12 @@ def test_who_explores_takes_the_best_choice_or_by_epsilon_any_that_is_allowed(ep
 def test_agents_stand_on_a_ladder_of_epsilons_over_all_lanes() -> None:
     strays = []
     for lane in range(2):  # with so many choices any other one is nearly always not the best
-        best = np.zeros(500)
+        best = np.zeros(100)
         best[5] = 1
         acting = policy(
-            "greedy", ActionSpec(branches=(500,)), 3, best, {"epsilon": [0.4]}, lane=lane, num_lanes=2, ladder=7.0
+            "greedy", ActionSpec(branches=(100,)), 3, best, {"epsilon": [0.4]}, lane=lane, num_lanes=2, ladder=7.0
         )
-        x = np.zeros((3, 500), np.float32)
+        x = np.zeros((3, 100), np.float32)
         strays.append(np.mean([acting.explore({"x": x}, np.arange(3)).choice[:, 0] != 5 for _ in range(300)], axis=0))
     wanted = [0.4 ** (1 + 7 * i / 5) for i in range(6)]
     np.testing.assert_allclose(np.concatenate(strays), wanted, atol=0.1)
@@ -126,8 +126,8 @@ def test_agents_stand_on_a_ladder_of_epsilons_over_all_lanes() -> None:
 
 
 def test_one_agent_alone_stands_on_the_first_rung() -> None:
-    acting = policy("greedy", ActionSpec(branches=(500,)), 1, np.zeros(500), {"epsilon": [0.5]}, ladder=7.0)
-    x = {"x": np.zeros((1, 500), np.float32)}
+    acting = policy("greedy", ActionSpec(branches=(100,)), 1, np.zeros(100), {"epsilon": [0.5]}, ladder=7.0)
+    x = {"x": np.zeros((1, 100), np.float32)}
     assert np.mean([acting.explore(x, np.arange(1)).choice[0, 0] != 0 for _ in range(600)]) == pytest.approx(
         0.5, abs=0.1
     )

@@ -193,7 +193,7 @@ def scripts(events: list[Event]) -> st.SearchStrategy[list[list[Event]]]:
     priority=st.booleans(),
     absent=st.sets(st.integers(0, 3)),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rows_are_what_the_definition_says_and_come_as_soon_as_they_are_complete(
     script: list[list[Event]], n_step: int, gamma: float, ordered: bool, priority: bool, absent: set[int]
 ) -> None:

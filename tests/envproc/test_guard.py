@@ -188,7 +188,7 @@ def met(recording: Recording, turns: list[list[Fate]]) -> World:
 
 
 @given(st.integers(1, 4), st.lists(st.lists(FATES, min_size=NUM, max_size=NUM), max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rows_are_all_that_a_model_says_and_no_other(n_step: int, turns: list[list[Fate]]) -> None:
     world = met(Recording(GAMMA, n_step), turns)
     for agent in range(NUM):
@@ -202,7 +202,7 @@ def test_rows_are_all_that_a_model_says_and_no_other(n_step: int, turns: list[li
 
 
 @given(st.lists(st.lists(FATES, min_size=NUM, max_size=NUM), max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_sequences_hold_decisions_of_one_life_alone_one_after_the_other(turns: list[list[Fate]]) -> None:
     world = met(Recording(GAMMA, length=4, stride=2, state_dim=4), turns)
     for row in (row for rows in world.rows for row in rows):

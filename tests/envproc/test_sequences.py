@@ -96,7 +96,7 @@ LENGTHS = st.integers(1, 8).flatmap(lambda length: st.tuples(st.just(length), st
 
 
 @given(script=scripts(), lengths=LENGTHS, gamma=st.sampled_from([0.0, 0.5, 1.0]), absent=st.sets(st.integers(0, 3)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rows_are_what_the_definition_says_and_come_as_soon_as_they_are_complete(
     script: list[list[Event]], lengths: tuple[int, int], gamma: float, absent: set[int]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TOYS = "tests/process/toys.py"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """for what takes three seconds on an idle machine"""
 
 Record = dict[str, Any]
@@ -103,11 +104,10 @@ class Run:
     def left(self) -> list[str]:
         """Whatever of this run is still on the machine: processes, temporary files, shared memory."""
         # (torch makes an empty torchinductor_USER wherever it is imported)
-        files = [*self.temporary.glob("sharl-*"), *(Path("/dev/shm") / each for each in os.listdir("/dev/shm"))]
-        return [
-            *(f"process {pid}: {line}" for pid, line in self.processes().items()),
-            *(str(file) for file in files if file.name not in self._shm),
-        ]
+        files = list(map(str, self.temporary.glob("sharl-*")))
+        if shm := {f"/dev/shm/{each}" for each in set(os.listdir("/dev/shm")) - self._shm}:
+            files += sorted(shm - in_use())  # what somebody who lives has there is his, or he is told as a process
+        return [*(f"process {pid}: {line}" for pid, line in self.processes().items()), *files]
 
     def assert_nothing_left(self, within_s: float = 10.0) -> float:
         """Returns after how many seconds it was so: a fraction of one, where nothing else keeps the machine busy."""
@@ -148,6 +148,17 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def in_use() -> set[str]:
+    """Files in /dev/shm that are in the memory of some living process."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            found.update(re.findall(r"/dev/shm/\S+", maps.read_text()))
+        except OSError:  # it is gone, or nobody's
+            continue
+    return found
+
+
 def commit() -> str:
     """That is checked out, for a figure's line."""
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, timeout=10)
@@ -165,6 +176,10 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
     """AssertionError, naming `what`, if `condition` does not come true in time."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.005)
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        answered = time.monotonic()
+        assert answered < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.005 + 4 * (answered - asked))  # looking must not take the time of what is looked at

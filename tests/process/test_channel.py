@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,24 +31,32 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
-def test_garbage_sent_to_the_main_process_is_counted_and_changes_nothing(garbage: bytes, tmp_path: Path) -> None:
-    with Lane(f"{TOYS}:Counting", tmp_path) as lane, Stranger(lane.server) as stranger:
-        stranger.say(garbage)
-        stranger.say(msgspec.msgpack.encode(Ready("stranger", 1, 0.0, lane.spec)))  # read after the garbage
-        before = len(lane.reports)
-        wait_until(lambda: len(lane.hear()) > before, "the stranger's second message")
-        assert lane.server.num_refused == 1
-        assert lane.reports[before:] == [Ready("stranger", 1, 0.0, lane.spec)]
+@pytest.fixture(scope="module")
+def littered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
+    """One worker for all of the garbage: it is to outlive it."""
+    with Lane(f"{TOYS}:Counting", tmp_path_factory.mktemp("littered")) as lane:
+        yield lane
 
 
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
-def test_garbage_sent_to_a_worker_does_not_stop_it(garbage: bytes, tmp_path: Path) -> None:
-    with Lane(f"{TOYS}:Counting", tmp_path) as lane:
-        lane.server.socket.send_multipart([WORKER.encode(), garbage], zmq.NOBLOCK)
-        assert lane.ask(Set(7, "env.bonus", 1.0)).request == 7
-        lane.step(3)
-        assert len(lane.answers) == 1
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_sent_to_the_main_process_is_counted_and_changes_nothing(kind: str, littered: Lane) -> None:
+    name, refused = f"stranger with {kind}", littered.server.num_refused
+    said = Ready(name, 1, 0.0, littered.spec)
+    with Stranger(littered.server, name) as stranger:
+        stranger.say(GARBAGE[kind])
+        stranger.say(msgspec.msgpack.encode(said))  # read after the garbage
+        wait_until(lambda: said in littered.hear(), "the stranger's second message")
+        assert littered.server.num_refused == refused + 1
+        assert [each.worker for each in littered.reports if isinstance(each, Ready)].count(name) == 1
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_sent_to_a_worker_does_not_stop_it(kind: str, littered: Lane) -> None:
+    before = len(littered.answers)
+    littered.server.socket.send_multipart([WORKER.encode(), GARBAGE[kind]], zmq.NOBLOCK)
+    assert littered.ask(Set(before, "env.bonus", 1.0)).request == before
+    littered.step(3)
+    assert len(littered.answers) == before + 1
 
 
 def test_a_message_that_is_too_long_never_arrives_and_the_channel_lives(tmp_path: Path) -> None:

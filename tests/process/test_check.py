@@ -11,6 +11,7 @@ import pytest
 from envproc import EnvConfig
 from scripts.check import main
 from scripts.probers import Lost, measured
+from tests.process.runs import PATIENCE_S
 
 FAULTY = "tests/envproc/faulty.py"
 
@@ -39,7 +40,7 @@ def test_a_broken_environment_is_a_line_and_exit_code_3(
 ) -> None:
     start = time.monotonic()
     assert main([f"{FAULTY}:{kind}", "--patience", "1"]) == 3
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < PATIENCE_S, "it waits for as long as it was told to, not for the environment"
     told = capsys.readouterr()
     assert f"BAD   {says}" in told.out
     assert "Traceback" not in told.out + told.err and told.err == ""
@@ -70,9 +71,10 @@ def test_a_process_that_dies_while_the_speed_is_measured_is_told(tmp_path: Path)
 
 
 def test_two_processes_are_measured_at_the_same_time(tmp_path: Path) -> None:
-    start = time.monotonic()
     speeds = measured(EnvConfig("3dball"), 2, tmp_path, 10.0)
-    assert len(speeds) == 2 and time.monotonic() - start < 6
+    assert len(speeds) == 2
     for each in speeds:
         assert each.agent_steps == 12 * each.steps > 0
-        assert 1.0 <= each.seconds < 1.5 and each.memory > 10 * 2**20
+        assert each.seconds >= 1.0 and each.memory > 10 * 2**20
+    ends = [file.stat().st_mtime for file in tmp_path.glob("speed-*.jsonl")]
+    assert max(ends) - min(ends) < 1.0, "the last one had begun before the first one was done"

@@ -29,6 +29,7 @@ def test_losses_that_stay_infinite_end_the_run_after_one_rollback(start: Start) 
     run.assert_nothing_left()
 
 
+@pytest.mark.thorough
 def test_where_there_is_no_checkpoint_yet_it_stops_at_once(start: Start) -> None:
     run = start("--env", TOY, *SMALL, "--checkpoint-every", 0, "--eval-every", 100_000)
     assert run.wait() == 4, run.stdout

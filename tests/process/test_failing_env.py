@@ -13,12 +13,14 @@ from tests.process.toys import TROUBLE
 
 CASES = {  # toy -> what the error says
     "Raises": ["worker-0", "toys.py", "in trouble", f"RuntimeError: {TROUBLE}"],
-    "Exits": ["worker-0", "toys.py", "in trouble", "SystemExit: 0"],
     "KillsItself": ["worker-0", "signal 9"],
+}
+MORE = {
+    "Exits": ["worker-0", "toys.py", "in trouble", "SystemExit: 0"],
     "RaisesAtHome": ["worker-", "toys.py", "in __init__", f"RuntimeError: {TROUBLE}"],
     "RaisesALotBesideAThread": ["worker-0", "toys.py", "in trouble", f"RuntimeError: {TROUBLE}"],
 }
-MORE = {
+YET_MORE = {
     "ExitsAtOnce": ["worker-0", "exit code 0"],
     "RaisesTheUnspeakable": ["worker-0", "toys.py", "in trouble", "Unspeakable: its text cannot be had"],
     "RaisesAndHangsInClose": ["worker-0", "toys.py", "in trouble", f"RuntimeError: {TROUBLE}"],
@@ -47,10 +49,15 @@ def test_a_lost_worker_ends_the_run_in_order(toy: str, failed: dict[str, Run]) -
     check(failed[toy], CASES[toy])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("toy", MORE)
+@pytest.mark.parametrize(
+    "toy",
+    [
+        *(pytest.param(toy, marks=pytest.mark.thorough) for toy in MORE),
+        *(pytest.param(toy, marks=pytest.mark.slow) for toy in YET_MORE),
+    ],
+)
 def test_a_process_lost_in_other_ways_ends_the_run_in_order(toy: str, start: Start) -> None:
-    check(fail(toy, start), MORE[toy])
+    check(fail(toy, start), {**MORE, **YET_MORE}[toy])
 
 
 def check(run: Run, says: list[str]) -> None:
@@ -72,6 +79,7 @@ def test_environments_are_closed_though_one_of_them_raised(failed: dict[str, Run
     assert sorted(path.name for path in marks.iterdir()) == ["evaluator", "worker-0", "worker-1"]
 
 
+@pytest.mark.thorough
 def test_a_run_in_one_process_does_not_end_as_if_all_were_well_when_the_environment_exits(start: Start) -> None:
     run = start("--env", f"{TOYS}:ExitsEverywhere", "--mode", "single", "--workers", 1)
     assert run.wait() == 4, run.stdout

@@ -170,7 +170,7 @@ def send(wire: Wire, batch: list[bytes], number: int) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batch=batches, number=st.integers(1, 2**62))
 def test_whatever_bytes_come_are_a_message_that_may_come_or_are_counted(
     way: str, batch: list[bytes], number: int, wires: dict[str, Wire]

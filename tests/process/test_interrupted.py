@@ -52,15 +52,17 @@ def evaluating(run: Run) -> bool:
 
 CASES = {
     "SIGINT during the imports": Case(LONG, importing),
-    "SIGTERM during the imports": Case(LONG, importing, signal.SIGTERM),
-    "SIGINT while workers start": Case(LONG, starting),
     "SIGINT during the run": Case(LONG, training),
-    "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
-    "SIGINT during the final evaluation": Case((*SHORT, "--env", f"{TOYS}:LongEvaluations"), evaluating),
     # with a worker that hangs, so that the second one comes while the run is still waiting for it
-    "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs"), hung, times=2),
+    "SIGINT twice": Case((*LONG, "--env", f"{TOYS}:Hangs", "--checkpoint-every", 0), hung, times=2),
 }
 MORE = {
+    "SIGTERM during the imports": Case(LONG, importing, signal.SIGTERM),
+    "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
+    "SIGINT while workers start": Case(LONG, starting),
+    "SIGINT during the final evaluation": Case((*SHORT, "--env", f"{TOYS}:LongEvaluations"), evaluating),
+}
+YET_MORE = {
     "SIGINT while environments take long to launch": Case((*LONG, "--env", f"{TOYS}:SlowToLaunch"), starting),
     "SIGINT while a worker hangs": Case((*LONG, "--env", f"{TOYS}:Hangs"), hung),
     "SIGINT in a run of one process": Case((*LONG, "--mode", "single"), training),
@@ -97,10 +99,16 @@ def test_a_run_that_is_interrupted_ends_in_order(name: str, outcomes: dict[str, 
     check(outcomes[name], saves=CASES[name].times == 1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MORE)
-def test_a_run_that_is_interrupted_in_a_bad_state_ends_in_order(name: str, start: Start) -> None:
+def test_a_run_that_is_interrupted_at_another_moment_ends_in_order(name: str, start: Start) -> None:
     check(interrupt(start(*MORE[name].options), MORE[name]), saves=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", YET_MORE)
+def test_a_run_that_is_interrupted_in_a_bad_state_ends_in_order(name: str, start: Start) -> None:
+    check(interrupt(start(*YET_MORE[name].options), YET_MORE[name]), saves=True)
 
 
 def test_the_second_ctrl_c_skips_the_checkpoint(outcomes: dict[str, Outcome]) -> None:
@@ -131,6 +139,7 @@ def check(outcome: Outcome, *, saves: bool, at_last: int = 130) -> None:
             assert parameters.any() and policy.env_spec.num_agents > 0
 
 
+@pytest.mark.thorough
 def test_an_evaluation_in_one_process_ends_too(start: Start) -> None:
     small = ("--algo.warmup", 50, "--algo.batch-size", 32, "--algo.replay-ratio", 2, "--eval-every", 100)
     run = start("--env", f"{TOYS}:Endless", "--mode", "single", "--workers", 1, *small)

@@ -29,7 +29,13 @@ def test_when_its_process_group_is_killed_everything_goes_with_it(start: Start) 
     run.assert_nothing_left()
 
 
-@pytest.mark.parametrize("delay_s", [0.1, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.0, 0.05, 0.2))])
+@pytest.mark.parametrize(
+    "delay_s",
+    [
+        pytest.param(0.1, marks=pytest.mark.thorough),
+        *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.0, 0.05, 0.2)),
+    ],
+)
 def test_when_it_is_killed_while_workers_start_none_of_them_is_left_behind(delay_s: float, start: Start) -> None:
     run = start(*LONG, "--env", f"{TOYS}:SlowToLaunch")
     wait_until(lambda: bool(run.children("envproc.worker")), "a worker")

@@ -173,6 +173,7 @@ def test_a_worker_imports_nothing_that_only_others_need(tmp_path: Path, monkeypa
     assert not modules & {"torch", "numba", "gymnasium", "tensorboard", "rich", "tyro", "algos", "scripts"}
 
 
+@pytest.mark.thorough
 def test_collecting_only_runs_no_update_and_ends(start: Start) -> None:
     run = start("--workers", 2, "--steps", 6000, "--algo.replay-ratio", 0)
     assert run.wait() == 0, run.stderr

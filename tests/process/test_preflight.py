@@ -129,12 +129,14 @@ def test_open_files_that_do_not_do_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_limit_on_open_files_is_raised_where_that_helps_and_nothing_said() -> None:
     allowed = limit(resource.RLIMIT_NOFILE, 30, 200)
     ended = child(sys.executable, "-c", WHAT_THE_CHILD_DOES, limit=allowed, OMP_NUM_THREADS="1")
     assert (ended.stdout, ended.stderr) == ("200\n", "")
 
 
+@pytest.mark.thorough
 def test_more_processes_than_the_user_may_have_are_refused(tmp_path: Path) -> None:
     command = training(tmp_path, "--workers", 200)
     if os.getuid() == 0:  # who has no limit
@@ -161,6 +163,7 @@ def test_more_processes_than_the_cgroup_may_have_are_refused(monkeypatch: pytest
     check_machine(Options(None, workers=1))
 
 
+@pytest.mark.thorough
 def test_a_disk_without_room_for_one_checkpoint_is_refused(
     tmp_path: Path, on_a_disk: Callable[[str], list[object]]
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_disk_without_room_for_one_checkpoint_is_refused(
     assert_refused(ended, f"--runs-dir {tmp_path / 'runs'}, where 0 MiB are left", "take 1 MiB", "give another")
 
 
+@pytest.mark.thorough
 def test_a_disk_without_room_for_the_ring_is_noted_and_the_run_goes_on(
     tmp_path: Path, on_a_disk: Callable[[str], list[object]]
 ) -> None:
@@ -179,6 +183,7 @@ def test_a_disk_without_room_for_the_ring_is_noted_and_the_run_goes_on(
         assert each in ended.stderr
 
 
+@pytest.mark.thorough
 def test_a_place_that_may_not_be_written_to_is_refused(
     tmp_path: Path, on_a_disk: Callable[[str], list[object]]
 ) -> None:
@@ -216,6 +221,7 @@ def test_more_workers_than_the_cores_can_turn_are_noted(
     assert capsys.readouterr().err == "", "there are no processes"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(num_cores() == 1, reason="there is nothing to lose")
 def test_a_setting_that_holds_all_processes_on_one_core_is_noted() -> None:
     ended = child(sys.executable, "-c", WHAT_THE_CHILD_DOES, OMP_PROC_BIND="true")

@@ -16,13 +16,15 @@ LONG = (*SMALL, "--steps", 2160, "--eval-every", 600, "--until-return", 50)
 TO_A_RETURN = (*SMALL, "--env", f"{TOYS}:Improves", "--eval-every", 150, "--until-return", 4, "--workers", 2)
 
 CASES = {
-    "sync": (*LONG, "--mode", "sync", "--workers", 2),
-    "sync again": (*LONG, "--mode", "sync", "--workers", 2),
     "to a return, sync": (*TO_A_RETURN, "--mode", "sync"),
     "to a return, single": (*TO_A_RETURN, "--mode", "single"),
-    "to a return, another seed": (*TO_A_RETURN, "--mode", "single", "--seed", 2),
 }
 MORE = {
+    "sync": (*LONG, "--mode", "sync", "--workers", 2),
+    "sync again": (*LONG, "--mode", "sync", "--workers", 2),
+    "to a return, another seed": (*TO_A_RETURN, "--mode", "single", "--seed", 2),
+}
+YET_MORE = {
     "sync, one worker": (*LONG, "--mode", "sync", "--workers", 1),
     "single, one worker": (*LONG, "--mode", "single", "--workers", 1),
     "single, two workers": (*LONG, "--mode", "single", "--workers", 2),
@@ -45,14 +47,22 @@ def runs(start_once: Start) -> dict[str, Run]:
     return run_all(CASES, start_once)
 
 
-def test_the_same_seed_gives_the_same_weights(runs: dict[str, Run]) -> None:
+@pytest.fixture(scope="module")
+def more_runs(start_once: Start) -> dict[str, Run]:
+    return run_all(MORE, start_once)
+
+
+@pytest.mark.thorough
+def test_the_same_seed_gives_the_same_weights(more_runs: dict[str, Run]) -> None:
+    runs = more_runs
     assert runs["sync"].summary["updates"] >= 2000
     assert len(_evaluations(runs["sync"])) == 4
     check_same(runs["sync"], runs["sync again"])
 
 
-def test_another_seed_gives_other_weights(runs: dict[str, Run]) -> None:
-    one, other = runs["to a return, single"].summary, runs["to a return, another seed"].summary
+@pytest.mark.thorough
+def test_another_seed_gives_other_weights(runs: dict[str, Run], more_runs: dict[str, Run]) -> None:
+    one, other = runs["to a return, single"].summary, more_runs["to a return, another seed"].summary
     assert one["updates"] == other["updates"]
     assert one["weights_sha256"] != other["weights_sha256"]
 
@@ -67,7 +77,7 @@ def test_one_process_gives_the_same_weights_as_many_and_ends_at_the_same_evaluat
 
 @pytest.mark.slow
 def test_one_process_gives_the_same_weights_as_many_after_thousands_of_updates(start: Start) -> None:
-    runs = run_all(MORE, start)
+    runs = run_all(YET_MORE, start)
     check_same(runs["sync, one worker"], runs["single, one worker"])
     check_same(runs["sync, two workers"], runs["single, two workers"])
 

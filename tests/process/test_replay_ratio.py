@@ -25,9 +25,11 @@ class Plan(NamedTuple):
 CASES = {
     "slow workers": Plan(SLOW, 4, 32, 2, 4_000),
     "slow learner": Plan(FAST, 32, 128, 2, 5_000),
-    "one slow worker of three": Plan(ONE_SLOW, 4, 32, 3, 8_000),
 }
 MORE = {
+    "one slow worker of three": Plan(ONE_SLOW, 4, 32, 3, 8_000),
+}
+YET_MORE = {
     "slow workers, more samples": Plan(SLOW, 8, 32, 2, 10_000),
     "slow learner, fewer samples": Plan(FAST, 4, 32, 2, 20_000),
     "one slow worker of three, more samples": Plan(ONE_SLOW, 32, 128, 3, 20_000),
@@ -46,10 +48,16 @@ def test_the_ratio_asked_for_is_held(case: str, runs: dict[str, Run]) -> None:
     check(case, CASES[case], runs[case])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", MORE)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(pytest.param(case, marks=pytest.mark.thorough) for case in MORE),
+        *(pytest.param(case, marks=pytest.mark.slow) for case in YET_MORE),
+    ],
+)
 def test_the_ratio_asked_for_is_held_in_other_mixtures(case: str, start: Start) -> None:
-    check(case, MORE[case], run_to_the_end(MORE[case], start))
+    plan = {**MORE, **YET_MORE}[case]
+    check(case, plan, run_to_the_end(plan, start))
 
 
 def run_to_the_end(plan: Plan, start: Start) -> Run:

@@ -39,6 +39,7 @@ def test_in_lock_step_a_killed_run_ends_with_the_weights_of_one_that_was_not(sta
     assert whole.summary["last_eval_return"] == resumed.summary["last_eval_return"]
 
 
+@pytest.mark.thorough
 def test_running_freely_it_goes_on_where_its_newest_checkpoint_was_with_all_rows(start: Start) -> None:
     killed = start("--steps", 10**9, "--checkpoint-every", 1000, run="killed")
     kill(killed, "000003")
@@ -59,6 +60,7 @@ def test_running_freely_it_goes_on_where_its_newest_checkpoint_was_with_all_rows
     assert progress["row_age"] > 500, "it learns from rows of before"
 
 
+@pytest.mark.thorough
 def test_what_was_changed_while_it_went_on_stays_changed(start: Start) -> None:
     run = start("--workers", 2, "--steps", 10**9, "--checkpoint-every", 0, run="run")
     run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)

@@ -7,6 +7,7 @@ import pytest
 from tests.process.runs import Start, wait_until
 
 
+@pytest.mark.thorough
 def test_two_runs_with_the_same_config_do_not_disturb_each_other(start: Start) -> None:
     options = ("--mode", "sync", "--workers", 2, "--steps", 2400, "--algo.replay-ratio", 8, "--eval-every", 1200)
     one = start(*options)

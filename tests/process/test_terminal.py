@@ -22,7 +22,7 @@ def command(runs: Path, *options: str) -> list[str]:
 
 def test_a_run_survives_the_reader_of_its_output(tmp_path: Path) -> None:
     """As in `| head -1`, or in `| tee log` when Ctrl-C ends tee first."""
-    arguments = command(tmp_path, "--workers", "1", "--steps", "4000", "--algo.replay-ratio", "16")
+    arguments = command(tmp_path, "--workers", "1", "--steps", "2000", "--algo.replay-ratio", "16")
     with open(tmp_path / "stderr", "wb") as stderr:
         process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
     try:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,40 +19,29 @@ SMALL = ("--algo.hidden", 16, 16, "--algo.batch-size", 32, "--algo.replay-ratio"
 
 FAULTS = {  # arguments of the player -> what the error says
     "crash@50": ["PlayerDied", "SIGABRT", "Fatal: fault crash@50"],
+}
+MORE = {
+    "hang@50": ["PlayerHangs", "no answer within 1 s", "--unity.answer-s", "fault hang@50"],
     "exit@50": ["PlayerDied", "exit code 3", "Fatal: fault exit@50"],
     "exit-between": ["PlayerDied", "exit code 3", "Fatal: fault exit-between"],
     "status400@50": ["PlayerDied", "status 400", "fault status400@50"],
-    "hang@50": ["PlayerHangs", "no answer within 1 s", "--unity.answer-s", "fault hang@50"],
     "slow-start@60": ["PlayerHangs", "no connection within 1.5 s", "--unity.launch-s"],
 }
 
 
-@pytest.fixture(scope="module")
-def faulty(start_once: Start) -> dict[str, Run]:
-    """Runs that are over, by their player's fault."""
-
-    def act(fault: str) -> Run:
-        limits = {"hang@50": ("--unity.answer-s", 1), "slow-start@60": ("--unity.launch-s", 1.5)}.get(fault, ())
-        args = ("--unity.args", f"--fault {fault}", "--max-restarts", 0)
-        run = start_once(*BALL, *args, *limits, run=fault.replace("@", "-"))
-        run.wait()
-        return run
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(FAULTS, pool.map(act, FAULTS), strict=True))
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_player_that_fails_ends_the_run_with_its_last_words(fault: str, faulty: dict[str, Run]) -> None:
-    run = faulty[fault]
-    assert run.process.returncode == 3, run.stderr
+@pytest.mark.parametrize("fault", [*FAULTS, *(pytest.param(fault, marks=pytest.mark.thorough) for fault in MORE)])
+def test_a_player_that_fails_ends_the_run_with_its_last_words(fault: str, start: Start) -> None:
+    limits = {"hang@50": ("--unity.answer-s", 1), "slow-start@60": ("--unity.launch-s", 1.5)}.get(fault, ())
+    run = start(*BALL, "--unity.args", f"--fault {fault}", "--max-restarts", 0, *limits)
+    assert run.wait() == 3, run.stderr
     assert run.stderr.startswith("error: worker-0 failed: ")
-    for part in FAULTS[fault]:
+    for part in {**FAULTS, **MORE}[fault]:
         assert part in run.stderr
     assert "Traceback" not in run.stderr, "where it was noticed explains nothing"
     assert run.left() == []
 
 
+@pytest.mark.thorough
 def test_a_nan_costs_its_agent_the_episode_and_the_run_goes_on(start: Start) -> None:
     nobody_learns = ("--algo.replay-ratio", 0, "--steps", 12_000)  # so nobody is evaluated, in whose player it is fatal
     run = start(*BALL, *nobody_learns, "--unity.args", "--fault nan@50")
@@ -102,6 +90,7 @@ UNFIT: dict[str, tuple[list[object], list[str]]] = {  # what only a running play
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(case: str, start: Start) -> None:
     (scene, *options), says = UNFIT[case]
@@ -114,7 +103,7 @@ def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(cas
 
 
 @pytest.mark.parametrize("hanging", [pytest.param(False, marks=pytest.mark.slow), True], ids=["at work", "hanging"])
-@pytest.mark.parametrize("victim", ["main", "worker"])
+@pytest.mark.parametrize("victim", ["main", pytest.param("worker", marks=pytest.mark.thorough)])
 def test_no_player_outlives_its_worker(victim: str, hanging: bool, start: Start) -> None:
     args = ("--unity.args", "--fault hang@200 --fault ignore-quit") if hanging else ()
     run = start(*BALL, *SMALL, *args, "--steps", 10**7, "--max-restarts", 0)
@@ -127,6 +116,7 @@ def test_no_player_outlives_its_worker(victim: str, hanging: bool, start: Start)
     run.assert_nothing_left()
 
 
+@pytest.mark.thorough
 def test_nothing_listens_beyond_this_machine_and_nothing_at_all_once_the_players_are_there(start: Start) -> None:
     run = start(*BALL, *SMALL, "--steps", 10**7, "--unity.args", "--fault slow-start@1")
     wait_until(lambda: len(_listening(run)) > 0, "the worker to listen")

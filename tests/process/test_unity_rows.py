@@ -48,7 +48,9 @@ class TestRows:
             assert not answer.done and "SharlAgent" in answer.what and "docs/unity_reset.md" in answer.what
             lane.step(3)
 
-    @pytest.mark.parametrize("scene", ["Renew", "Spawn", "Visual"])
+    @pytest.mark.parametrize(
+        "scene", ["Spawn", *(pytest.param(scene, marks=pytest.mark.thorough) for scene in ("Renew", "Visual"))]
+    )
     def test_rows_form_chains_in_every_scene(self, scene: str, tmp_path: Path) -> None:
         """At full speed, with resets in between. Observations begin with (wire id, episode, decision)."""
         random = np.random.default_rng(0)

@@ -30,7 +30,7 @@ main()
 @pytest.mark.parametrize(
     ("other", "who"),
     [
-        ("Renew", 1),
+        pytest.param("Renew", 1, marks=pytest.mark.thorough),
         pytest.param("fewer", 1, marks=SLOW),
         pytest.param("Grid", 1, marks=SLOW),
         pytest.param("Renew", 6, marks=SLOW),
@@ -56,7 +56,7 @@ def test_a_process_with_another_scene_than_the_first_is_noticed(
     run.assert_nothing_left()
 
 
-@pytest.mark.parametrize("mode", ["async", "single"])
+@pytest.mark.parametrize("mode", ["async", pytest.param("single", marks=pytest.mark.thorough)])
 def test_ctrl_c_while_the_player_starts_leaves_nothing(mode: str, start: Start) -> None:
     run = start(*BALL, "--mode", mode, "--unity.args", "--fault slow-start@60")
     wait_until(lambda: len(run.children("scripts.player")) > 0, "the player to start")
@@ -79,6 +79,7 @@ def test_a_port_that_the_evaluator_cannot_have_is_named_in_one_line(start: Start
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.thorough
 def test_a_policy_for_others_that_there_is_not_is_refused_in_one_line(start: Start) -> None:
     run = start("--env", "unity:unity/players/Two", "--behavior", "Runner", "--unity.others", "Chaser=/nowhere")
     assert run.wait() == 2

@@ -21,6 +21,7 @@ def test_without_the_package_it_is_refused_before_anything_is_started(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_offline_it_keeps_what_tensorboard_gets_and_goes_on_with_the_run(start: Start) -> None:
     pytest.importorskip("wandb")
     for resume, steps in ((False, 3000), (True, 5000)):

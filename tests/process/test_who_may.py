@@ -107,6 +107,7 @@ def test_with_control_on_loopback_a_token_is_what_it_takes(
     assert run.wait() == 0 and run.left() == []
 
 
+@pytest.mark.thorough
 def test_at_another_address_a_key_on_the_list_is_what_it_takes(
     open_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +181,7 @@ def _is_forbidden(attempt: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_can_neither_connect_nor_read_the_token_or_a_secret_key(for_all_to_see: Path) -> None:
     keys = make_keys(for_all_to_see / "keys", "alice")

@@ -26,9 +26,18 @@ run_main(main)
 """
 
 
-@pytest.mark.parametrize("program", ["ctl", "train", "audit"])
-@pytest.mark.parametrize("buffered", ["", "1"])
-def test_who_reads_no_further_ends_a_program_without_a_word(program: str, buffered: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "unbuffered"),
+    [
+        ("ctl", ""),
+        ("train", "1"),
+        *(
+            pytest.param(*each, marks=pytest.mark.thorough)
+            for each in (("ctl", "1"), ("train", ""), ("audit", ""), ("audit", "1"))
+        ),
+    ],
+)
+def test_who_reads_no_further_ends_a_program_without_a_word(program: str, unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -37,7 +46,7 @@ def test_who_reads_no_further_ends_a_program_without_a_word(program: str, buffer
             cwd=ROOT,
             stdout=writer,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             timeout=30,
         )
     finally:

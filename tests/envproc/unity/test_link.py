@@ -50,12 +50,12 @@ def assert_same(ours: list[Row], theirs: list[Row]) -> None:
     ("scene", "exchanges", "flags"),
     [
         ("3DBall", 300, ()),
-        ("Grid", 120, ()),
+        pytest.param("Grid", 120, (), marks=pytest.mark.thorough),
         ("Two", 150, ()),
         ("Spawn", 100, ()),
-        ("Renew", 100, ()),
+        pytest.param("Renew", 100, (), marks=pytest.mark.thorough),
         ("Visual", 40, ("--stack-images",)),
-        ("Visual", 40, ("--raw-images",)),
+        pytest.param("Visual", 40, ("--raw-images",), marks=pytest.mark.thorough),
     ],
 )
 def test_it_hears_what_the_stock_environment_hears(scene: str, exchanges: int, flags: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from mlagents_envs.base_env import ActionTuple
 from mlagents_envs.side_channel.environment_parameters_channel import EnvironmentParametersChannel
 from mlagents_envs.side_channel.raw_bytes_channel import RawBytesChannel
@@ -97,6 +98,7 @@ def test_ids_stay_and_ends_come_alone_or_with_the_next_decision_of_the_same_agen
         assert fallen == 0
 
 
+@pytest.mark.thorough
 def test_who_never_falls_is_interrupted_after_1000_decisions_and_decides_in_the_same_message() -> None:
     with stock("3DBall", side_channels=[RawBytesChannel(RESET)]) as env:
         env.reset()

@@ -50,7 +50,9 @@ def ends_of(heard: Sequence[Sequence[Row]]) -> Counter[bool]:
     return Counter(row.interrupted for exchange in heard for row in exchange if row.done)
 
 
-@pytest.mark.parametrize("scene", ["Grid", "Visual", "Two", "Spawn", "Renew"])
+@pytest.mark.parametrize(
+    "scene", ["Two", "Spawn", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("Grid", "Visual", "Renew"))]
+)
 def test_every_episode_is_told_decision_by_decision_and_once_to_its_end(scene: str) -> None:
     with stock(scene, side_channels=[RawBytesChannel(RESET)]) as env:
         heard = heard_at_random(env, 250)
@@ -168,6 +170,7 @@ def test_masks_forbid_walls_and_empty_claims_and_the_signalled_goal_is_the_right
     assert len(claims) == 2 and min(claims.values()) > 10
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not CHANNELS_LAST, reason="this version of mlagents-envs cannot read PNGs with channels last")
 def test_a_picture_shows_the_patches_where_they_are_in_every_format() -> None:
     seen = {}
@@ -211,6 +214,7 @@ def test_the_same_seed_and_actions_give_the_same_story() -> None:
     assert stories[0] == stories[1] != stories[2]
 
 
+@pytest.mark.thorough
 def test_a_reset_of_one_agent_does_not_change_what_the_others_draw() -> None:
     stories = []
     for reset in (False, True):
