@@ -57,7 +57,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.works.append(self._known[key])
         return func(*args, **kwargs)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def again(self) -> None:
         for work in self.works:
             work()
