@@ -151,7 +151,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         if options.wandb:
             trackers.append(WandB(options.wandb, path, config()))
         metrics = opened.enter_context(Metrics(path, Terminal(), trackers, before_s))
-        metrics.write("config", **config(), cores=cores, python=platform.python_version())
+        metrics.write("config", **config(), cores=cores, **_machine(options.device))
         learner = parts.learner
         if resumed:
             metrics.write("resumed", agent_steps=learner.agent_steps, updates=learner.updates, rejected=rejected)
@@ -257,6 +257,13 @@ def _spec_of(options: Options[Any]) -> EnvSpec | None:
         return env.spec
     finally:
         env.close()
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What the networks are trained by."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    threads, versions = torch.get_num_threads(), {"python": platform.python_version(), "torch": torch.__version__}
+    return {"threads": threads, "gpu": gpu, **versions}
 
 
 def _check_device(device: str) -> None:

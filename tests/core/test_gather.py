@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from core.gather import Gather
+from core.gather import Gather, Outbox
 from core.replay import Sampler
 from core.ring import Ring, Word
 from core.types import Batch, IntArray, Recording
@@ -196,3 +196,41 @@ def test_rows_without_frames_are_torn_by_those_that_follow_alone() -> None:
         torn = Gather(ring, len(index)).torn(np.zeros_like(index), index)
         assert np.array_equal(torn, index < len(lane.rows) - ring.capacity)
         assert ring.frames == {} and ring.words[0, Word.FRAMES_CLAIMED] == 0
+
+
+class Bus:
+    """In place of torch.cuda.Event: what has left, and who waited for it."""
+
+    def __init__(self, outbox: Outbox, log: list[str]) -> None:
+        self._outbox, self._log, self.holds = outbox, log, b""
+
+    def record(self, stream: object) -> None:
+        self._log.append("sent")
+        self.holds = self._outbox.memory.numpy().tobytes()
+
+    def synchronize(self) -> None:
+        self._log.append("waited")
+        assert self.holds in (b"", self._outbox.memory.numpy().tobytes()), "filled before it had left"
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_what_is_on_its_way_to_a_gpu_is_not_overwritten(stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    log: list[str] = []
+    with create(Recording(), stack) as ring:
+        lanes = lanes_of(ring, stack)
+        for events in script(NUM_AGENTS, 30, seed=0):
+            for lane in lanes:
+                lane.turn(events)
+        of, index = intact(ring)
+        room, at_once = Gather(ring, len(index)), 1 if stack == 1 else 3  # obs and next_obs have a stack each
+        for outbox in [room._outbox, *(each._outbox for each in room._stacks)]:
+            outbox._left = Bus(outbox, log)  # type: ignore[assignment]
+        for _ in range(3):
+            log.clear()
+            room.copy(of, index)
+            assert log == ["waited"] * at_once
+            batch = room.batch(torch.device("meta"))
+            assert log == ["waited"] * at_once + ["sent"] * at_once, "one transfer, and one a stack"
+            assert batch.reward.is_meta and batch.obs["image"].shape[0] == len(index)
+            of, index = of[::-1], index[::-1]
