@@ -80,6 +80,7 @@ class Mirror:
     def copy(self, lane: IntArray, index: IntArray, where: Where = ALL) -> None:
         """Draw the rows `index` of these lanes, all of them in the last window."""
         assert isinstance(where, slice) and len(index) == len(self._drawn), "nothing is torn here, and drawn again"
+        self._weights.make_ready()
         torch.index_select(self._rows, 0, self._slots.send(self._slots_of(lane, index)), out=self._drawn)
 
     def torn(self, lane: IntArray, index: IntArray, where: Where = ALL) -> BoolArray:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from core.gather import Gather, Outbox
+from core.gather import Gather
 from core.replay import Sampler
 from core.ring import Ring, Word
 from core.types import Batch, IntArray, Recording
 from envproc.accumulator import Accumulator
 from envproc.frames import Frames
 from envproc.sequences import Sequences
+from tests.core.bus import META, take_the_bus
 from tests.envproc.scripted import DECIDES, EVENTS, STATE_DIM, Event, Scripted, script
 
 CPU = torch.device("cpu")
@@ -198,39 +199,19 @@ def test_rows_without_frames_are_torn_by_those_that_follow_alone() -> None:
         assert ring.frames == {} and ring.words[0, Word.FRAMES_CLAIMED] == 0
 
 
-class Bus:
-    """In place of torch.cuda.Event: what has left, and who waited for it."""
-
-    def __init__(self, outbox: Outbox, log: list[str]) -> None:
-        self._outbox, self._log, self.holds = outbox, log, b""
-
-    def record(self, stream: object) -> None:
-        self._log.append("sent")
-        self.holds = self._outbox.memory.numpy().tobytes()
-
-    def synchronize(self) -> None:
-        self._log.append("waited")
-        assert self.holds in (b"", self._outbox.memory.numpy().tobytes()), "filled before it had left"
-
-
 @pytest.mark.parametrize("stack", [1, 3])
 def test_what_is_on_its_way_to_a_gpu_is_not_overwritten(stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    log: list[str] = []
     with create(Recording(), stack) as ring:
         lanes = lanes_of(ring, stack)
         for events in script(NUM_AGENTS, 30, seed=0):
             for lane in lanes:
                 lane.turn(events)
         of, index = intact(ring)
-        room, at_once = Gather(ring, len(index)), 1 if stack == 1 else 3  # obs and next_obs have a stack each
-        for outbox in [room._outbox, *(each._outbox for each in room._stacks)]:
-            outbox._left = Bus(outbox, log)  # type: ignore[assignment]
+        room = Gather(ring, len(index))
+        buses = take_the_bus(room._outbox, *(each._outbox for each in room._stacks), monkeypatch=monkeypatch)
         for _ in range(3):
-            log.clear()
             room.copy(of, index)
-            assert log == ["waited"] * at_once
-            batch = room.batch(torch.device("meta"))
-            assert log == ["waited"] * at_once + ["sent"] * at_once, "one transfer, and one a stack"
-            assert batch.reward.is_meta and batch.obs["image"].shape[0] == len(index)
+            batch = room.batch(META)
+            assert batch.reward.is_meta and batch.weight.is_meta and len(batch.obs["image"]) == len(index)
             of, index = of[::-1], index[::-1]
+        assert [each.num_sent for each in buses] == [3] * (1 if stack == 1 else 3), "one transfer, and one a stack"

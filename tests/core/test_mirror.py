@@ -19,6 +19,7 @@ from core.ratio import ReplayRatio
 from core.replay import Replay, Sampler
 from core.ring import Ring, Word
 from core.types import ActionSpec, Batch, EnvSpec, FieldSpec, IntArray, Recording, Rows
+from tests.core.bus import META, take_the_bus
 from tests.core.known_rows import die_in_mid_step, known, spec, torn
 from tests.stress.writer import Job, writing
 
@@ -210,6 +211,22 @@ def test_the_batch_of_a_replay_from_a_mirror_is_always_the_last_sample() -> None
             assert batch.agent_steps == 200 and torch.equal(batch.weight, torch.ones(BATCH))
             assert before is None or not np.array_equal(before["index"], mirror.rows["index"])
             before = mirror.rows.copy()
+
+
+def test_what_is_on_its_way_to_a_mirror_on_a_gpu_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lane_of(200) as ring:
+        mirror = Mirror(ring, BATCH, META)
+        numbers = (mirror._newest_slots._outbox, mirror._slots._outbox)
+        buses = take_the_bus(mirror._newest._outbox, *numbers, mirror._weights, monkeypatch=monkeypatch)
+        sampler = make_sampler(ring, BATCH, 0, HOW, mirror)
+        for number in range(4):
+            sampler.draw()
+            batch = sampler.batch(META)
+            assert batch.reward.is_meta and batch.weight.is_meta and batch.obs["x"].shape == (BATCH, 8)
+            sampler.learned(torch.linspace(0, 3, BATCH))
+            if number % 2:
+                ring.writer(0, 2).append(known(ring.layout, 8, ring.words.item(0, Word.PUBLISHED)))
+        assert [each.num_sent for each in buses] == [2, 2, 4, 4], "rows only when there are new ones"
 
 
 def test_a_mirror_of_an_empty_ring_says_so() -> None:
