@@ -185,6 +185,47 @@ def test_a_learner_that_is_held_up_for_laps_while_it_copies_draws_what_is_there_
         assert not torn(rows).any() and rows["index"].min() >= 256 + 2 * 320 - 256
 
 
+def test_a_lane_that_was_lapped_while_it_was_copied_is_left_out_until_the_next_draw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Ring.create(spec(), Recording(), 2, 512) as ring:
+        for lane in range(2):
+            ring.writer(lane, 1).append(known(ring.layout, 100))
+        sampler, mirror = mirrored(ring)
+        writer = ring.writer(0, 2)
+
+        def lap(copies: int) -> None:
+            for _ in range(0 if copies else 80):
+                writer.append(known(ring.layout, 8, writer.published))
+
+        before_each_copy(mirror, lap, monkeypatch)
+        lanes = []
+        for _ in range(2):
+            assert not torn(sampler.sample()).any()
+            lanes.append(set(sampler._drawn[0].tolist()))
+        assert lanes == [{1}, {0, 1}]
+
+
+def test_a_learner_that_is_held_up_between_two_words_copies_no_more_than_a_ring(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with lane_of(256) as ring:
+        sampler, mirror = mirrored(ring)
+        writer, load, words = ring.writer(0, 2), ring.load, list[Word]()
+
+        def load_slowly(word: Word) -> IntArray:
+            value = load(word)
+            words.append(word)
+            for _ in range(100 if len(words) == 1 else 0):
+                writer.append(known(ring.layout, 8, writer.published))
+            return value
+
+        counts = before_each_copy(mirror, lambda _: None, monkeypatch)
+        monkeypatch.setattr(ring, "load", load_slowly)
+        assert not torn(sampler.sample()).any()
+        assert words[:2] == [Word.CLAIMED, Word.PUBLISHED] and counts == [256]
+
+
 def test_beside_a_process_that_laps_the_ring_no_row_is_torn() -> None:
     width, k, capacity = 120, 31, 127
     with Ring.create(spec(width), Recording(), 1, capacity) as ring, writing(Job(ring.address, width, k)):
