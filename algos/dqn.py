@@ -107,9 +107,10 @@ class DQN:
             noisy=config.noisy,
             extras={"epsilon": 1},
         )
-        self._support = torch.linspace(config.v_min, config.v_max, atoms, device=device)
-        support = tuple(self._support.tolist()) if atoms > 1 else ()
-        self.policy_spec = PolicySpec(net, "greedy", support=support, ladder=config.ladder)
+        support = torch.linspace(config.v_min, config.v_max, atoms)
+        self._support = support.to(device)
+        known = tuple(support.tolist()) if atoms > 1 else ()
+        self.policy_spec = PolicySpec(net, "greedy", support=known, ladder=config.ladder)
         self._branches = Branches(sizes, device)
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target

@@ -133,7 +133,8 @@ class R2D2:
     def _show(self, obs: dict[str, Tensor], valid: Tensor) -> None:
         """Count in what was seen before each decision; what follows an episode's end is no observation."""
         is_seen, net = valid.bool(), self.policy_spec.net
-        self.normalizer.show({name: obs[name][:, :-1][is_seen] for name in net.vector}, net)
+        if net.normalize:  # to ask what is valid is to wait for the device
+            self.normalizer.show({name: obs[name][:, :-1][is_seen] for name in net.vector}, net)
 
     def _unroll(self, obs: dict[str, Tensor], state: Tensor, is_first: Tensor) -> Tensor:
         """(n, T + 1, outputs) of the online network; no gradient goes back into a burn-in."""

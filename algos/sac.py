@@ -112,7 +112,7 @@ class SAC:
         entropy = -now.log_prob.mean()
         if not config.temperature:
             assert self._log_temperature.grad is not None
-            temperature_loss = temperature * (entropy - self._target_entropy)
+            temperature_loss = (temperature * (entropy - self._target_entropy)).sum()  # of one
             self._log_temperature.grad.copy_(temperature_loss)  # the derivative of an exponential is itself
             self._temperature_optimizer.step(temperature_loss, config, config.temperature_lr, batch.agent_steps)
 

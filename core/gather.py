@@ -12,29 +12,68 @@ from torch import Tensor
 
 from core.atomic import fence_acquire
 from core.ring import Ring, Word
-from core.types import Batch, BoolArray, IntArray, Rows
+from core.types import Batch, BoolArray, FloatArray, IntArray, Rows
 
 Where = slice | IntArray
 """which of a batch's places"""
 ALL = slice(None)
+CPU = torch.device("cpu")
+
+
+class Outbox:
+    """Memory that is filled again and again, and sent to a device; where that is CUDA, nobody waits for the transfer
+    but who fills it again."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        is_cuda = device.type == "cuda"
+        self.memory = torch.zeros(size, dtype=torch.uint8, pin_memory=is_cuda)
+        """(size,) bytes"""
+        self._left = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
+
+    def make_ready(self) -> None:
+        """Call it before the memory is filled: what was sent last has left it then."""
+        if self._left is not None:
+            self._left.synchronize()
+
+    def send(self, device: torch.device, size: int | None = None) -> Tensor:
+        """(size,) the first bytes there; on the CPU they are this memory itself."""
+        there = self.memory[:size].to(device, non_blocking=self._left is not None)
+        if self._left is not None:
+            self._left.record(torch.cuda.current_stream(device))
+        return there
 
 
 class Gather:
     """Room for n rows and for the stacks of frames that they name; the same memory at each call."""
 
-    def __init__(self, ring: Ring, n: int) -> None:
+    def __init__(self, ring: Ring, n: int, device: torch.device = CPU) -> None:
+        """`device`: where its batches will be sent."""
         self._ring = ring
-        self.rows: Rows = np.zeros(n, ring.layout)
+        # a writer may begin so many rows while a batch is being copied; drawing above it saves drawing again
+        self._guard = ring.capacity // 64
+        self._begin = -(-4 * n // 64) * 64  # of the rows, behind the weights
+        self._outbox = Outbox(self._begin + n * ring.layout.itemsize, device)
+        memory = self._outbox.memory.numpy()
+        self.weight: FloatArray = memory[: 4 * n].view(np.float32)
+        """(n,) that the batch will have; ones, unless somebody writes here"""
+        self.weight[:] = 1.0
+        self.rows: Rows = memory[self._begin :].view(ring.layout)
         """(n,)"""
         self._to = self.rows.view(f"V{ring.layout.itemsize}")  # whole rows, as opaque bytes
         self._from = ring.rows.reshape(-1).view(self._to.dtype)
-        self._stacks = [_Stack(ring, self.rows, side, name) for side in _sides(ring) for name in ring.frames]
-        self._raw = torch.from_numpy(self.rows.view("u1").reshape(n, -1))
-        self._ones = torch.ones(n)
+        self._stacks = [_Stack(ring, self.rows, side, name, device) for side in _sides(ring) for name in ring.frames]
+        self._index = self.rows["index"]
+
+    def window(self) -> tuple[IntArray, IntArray]:
+        """(lanes,) the oldest row that may be drawn, and the end of the newest."""
+        ring = self._ring
+        claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
+        return np.maximum(claimed - (ring.capacity - self._guard), 0), published
 
     def copy(self, lane: IntArray, index: IntArray, where: Where = ALL) -> None:
         """Copy the rows `index` of these lanes to `where`, each intact or torn: ask `torn` afterwards."""
         slots = index % self._ring.capacity + lane * self._ring.capacity
+        self._outbox.make_ready()
         if isinstance(where, slice):
             self._from.take(slots, out=self._to[where], mode="clip")
         else:
@@ -53,29 +92,39 @@ class Gather:
                 torn |= stack.first(where) < oldest
         return torn
 
-    def batch(self, device: torch.device, count: int | None = None, weight: Tensor | None = None) -> Batch:
-        """The first `count` places as tensors: on the CPU views, to another device one transfer."""
-        here = slice(count)
-        raw, stacks = self._raw[here], {(each.side, each.name): each.tensor[here] for each in self._stacks}
-        weight = self._ones[here] if weight is None else weight
-        if device.type != "cpu":
-            raw, weight = raw.to(device), weight.to(device)
-            stacks = {key: stack.to(device) for key, stack in stacks.items()}
+    def has(self, index: IntArray) -> bool:
+        """Whether these are the rows that were copied."""
+        return np.array_equal(self._index, index)
+
+    def batch(self, device: torch.device, count: int | None = None) -> Batch:
+        """The first `count` places as tensors: on the CPU views, to another device one transfer, and one a stack."""
+        count = len(self.rows) if count is None else count
+        raw, weight = self.send(device, count)
+        stacks = {(each.side, each.name): each.send(device, count) for each in self._stacks}
         return as_batch(raw, self.rows.dtype, weight, stacks)
+
+    def send(self, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
+        """(count, row bytes) the first rows there, and (count,) their weights."""
+        size = self.rows.itemsize
+        there = self._outbox.send(device, self._begin + count * size)
+        return there[self._begin :].view(count, size), there[: 4 * count].view(torch.float32)
 
 
 class _Stack:
     """One field of stacked frames, on one side of the rows."""
 
-    def __init__(self, ring: Ring, rows: Rows, side: str, name: str) -> None:
+    def __init__(self, ring: Ring, rows: Rows, side: str, name: str, device: torch.device) -> None:
         self.side, self.name = side, name
         self._rows, self._num_frames = rows, ring.num_frames
         numbers = rows[side][name]  # (n, k) of transitions, (n, T + 1, k) of sequences
-        stack = np.zeros((*numbers.shape[:-1], *ring.spec.obs[name].shape), ring.frames[name].dtype)
+        self._shape, dtype = (*numbers.shape[1:-1], *ring.spec.obs[name].shape), ring.frames[name].dtype
+        self._size = math.prod(self._shape) * dtype.itemsize  # of one row's stack, in bytes
+        self._outbox = Outbox(len(rows) * self._size, device)
+        self._dtype = torch.from_numpy(np.empty(0, dtype)).dtype
         frames = ring.frames[name].reshape(ring.num_lanes * ring.num_frames, -1)
         self._from = frames.view(f"V{frames.shape[1] * frames.itemsize}")[:, 0]
-        self._to = stack.reshape(len(rows), -1).view(self._from.dtype)  # (n, as many frames as numbers)
-        self.tensor = torch.from_numpy(stack)
+        # (n, as many frames as numbers)
+        self._to = self._outbox.memory.numpy().view(self._from.dtype).reshape(len(rows), -1)
 
     def numbers(self, where: Where) -> npt.NDArray[np.int64]:
         """(m, frames of a row)"""
@@ -88,11 +137,16 @@ class _Stack:
         return oldest
 
     def copy(self, lane: IntArray, where: Where) -> None:
+        self._outbox.make_ready()
         slots = self.numbers(where) % self._num_frames + (lane * self._num_frames)[:, None]
         if isinstance(where, slice):
             self._from.take(slots, out=self._to[where], mode="clip")
         else:
             self._to[where] = self._from[slots]
+
+    def send(self, device: torch.device, count: int) -> Tensor:
+        """(count, ...) the first rows' stacks there."""
+        return self._outbox.send(device, count * self._size).view(self._dtype).view(count, *self._shape)
 
 
 def _sides(ring: Ring) -> list[str]:
@@ -110,7 +164,8 @@ def as_batch(raw: Tensor, layout: np.dtype[np.void], weight: Tensor, stacks: Map
         flat = raw.view(torch.from_numpy(np.empty(0, dtype.base)).dtype)
         strides = [flat.stride(0), *([fields.itemsize // size] if lead else [])]
         strides += [math.prod(dtype.shape[axis + 1 :]) for axis in range(len(dtype.shape))]
-        return flat.as_strided((len(raw), *lead, *dtype.shape), strides, (offset + place) // size)
+        begin = flat.storage_offset() + (offset + place) // size
+        return flat.as_strided((len(raw), *lead, *dtype.shape), strides, begin)
 
     def take_obs(side: str) -> dict[str, Tensor]:
         assert layout.fields is not None

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from core.gather import Where
+from core.gather import Gather, Where
+from core.mirror import Mirror
 from core.replay import Sampler
 from core.ring import Ring
-from core.types import Batch, IntArray, Rows, require
+from core.types import IntArray, require
 
 if TYPE_CHECKING:
     from core.priorities import Priorities
@@ -43,8 +44,10 @@ class Prioritization:
 class PrioritizedSampler(Sampler):
     """Draws a row in proportion to (its last TD error)^alpha; a new one with the highest so far, or its worker's."""
 
-    def __init__(self, ring: Ring, batch_size: int, seed: int, how: Prioritization) -> None:
-        super().__init__(ring, batch_size, seed)
+    def __init__(
+        self, ring: Ring, batch_size: int, seed: int, how: Prioritization, gather: Gather | Mirror | None = None
+    ) -> None:
+        super().__init__(ring, batch_size, seed, gather)
         # only here: it imports numba, half a second that nobody else needs
         from core.priorities import Priorities
 
@@ -57,17 +60,11 @@ class PrioritizedSampler(Sampler):
         self._slots = np.zeros(batch_size, np.int64)  # of the last sample
         self._drawn_with = np.ones(batch_size)  # the priorities of its rows when they were drawn
         self._highest = 1.0
-        self._weight = torch.ones(batch_size)
-        self._weights = self._weight.numpy()  # the same memory
         self._strata = np.arange(batch_size) / batch_size
 
-    def sample(self) -> Rows:
-        rows = super().sample()
+    def draw(self) -> None:
+        super().draw()
         self._weigh()
-        return rows
-
-    def batch(self, device: torch.device) -> Batch:
-        return self.gather.batch(device, weight=self._weight)
 
     def learned(self, td_error: Tensor | None) -> None:
         """The last sample's new priorities.
@@ -112,7 +109,7 @@ class PrioritizedSampler(Sampler):
         beta = how.beta + (1 - how.beta) * min(self._ring.agent_steps / how.beta_steps, 1.0)
         # N and the sum of all priorities are the same for all: they go with the largest
         weight = self._drawn_with**-beta
-        np.divide(weight, weight.max(), out=self._weights, casting="same_kind")
+        np.divide(weight, weight.max(), out=self.gather.weight, casting="same_kind")
 
     def _priority(self, td_error: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """p = (|delta| + epsilon)^alpha; what is not finite counts as nothing learned."""
@@ -123,7 +120,7 @@ class PrioritizedSampler(Sampler):
 
     def _keep_up(self) -> None:
         """Give priorities to what was written since the last time, and take them from what is being overwritten."""
-        oldest, end = self._window()
+        oldest, end = self.gather.window()
         if (end == self._end).all() and (oldest == self._oldest).all():
             return
         self._cover(self._ring.lanes_used * self._ring.capacity)
@@ -158,6 +155,10 @@ class PrioritizedSampler(Sampler):
         return [(start, capacity), (0, start + count - capacity)]
 
 
-def make_sampler(ring: Ring, batch_size: int, seed: int, how: Prioritization | None) -> Sampler:
+def make_sampler(
+    ring: Ring, batch_size: int, seed: int, how: Prioritization | None, gather: Gather | Mirror | None = None
+) -> Sampler:
     """Uniform if `how` is None."""
-    return Sampler(ring, batch_size, seed) if how is None else PrioritizedSampler(ring, batch_size, seed, how)
+    if how is None:
+        return Sampler(ring, batch_size, seed, gather)
+    return PrioritizedSampler(ring, batch_size, seed, how, gather)

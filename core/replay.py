@@ -6,50 +6,48 @@ Uniform: all intact rows of all lanes alike. By priority: core/prioritized.py.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from core.gather import ALL, Gather, Where
+from core.mirror import Mirror
 from core.ratio import ReplayRatio, share
 from core.ring import Ring, Word
 from core.types import Batch, BoolArray, IntArray, Learned, Rows
-
-if TYPE_CHECKING:
-    pass
 
 
 class Sampler:
     """Draws rows uniformly from all lanes, into one batch that it owns and fills again at each call."""
 
-    def __init__(self, ring: Ring, batch_size: int, seed: int) -> None:
+    def __init__(self, ring: Ring, batch_size: int, seed: int, gather: Gather | Mirror | None = None) -> None:
+        """`gather`: what copies the rows, `batch_size` of them; if None, into the CPU's memory."""
         self._ring = ring
         self._random = np.random.Generator(np.random.SFC64(seed))
-        # a writer may begin so many rows while a batch is being copied; drawing above it saves drawing again
-        self._guard = ring.capacity // 64
-        self.gather = Gather(ring, batch_size)
-        self._index = self.gather.rows["index"]
+        self.gather = gather or Gather(ring, batch_size)
+        self._batch_size = batch_size
         self._drawn: tuple[IntArray, IntArray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         self.num_lapped = 0
         """rows that were overwritten while they were copied, and drawn again"""
 
     def sample(self) -> Rows:
-        """(batch_size,) rows, each intact. Valid until the next call.
+        """(batch_size,) rows, each intact. Valid until the next call. Raises ValueError if the ring is empty."""
+        self.draw()
+        return self.gather.rows
 
-        Raises ValueError if the ring is empty.
-        """
-        lane, index = self._copy(ALL, len(self._index))
+    def draw(self) -> None:
+        """The same, but the rows are wanted as a batch alone."""
+        lane, index = self._copy(ALL, self._batch_size)
         torn = np.flatnonzero(self.gather.torn(lane, index))
         while len(torn):
             self.num_lapped += len(torn)
             lane[torn], index[torn] = self._copy(torn, len(torn))
             # what was found whole stays, whatever happens meanwhile
             torn = torn[self.gather.torn(lane[torn], index[torn], torn)]
-        assert np.array_equal(self._index, index), "a row of the ring does not carry its own index"
+        assert self.gather.has(index), "a row of the ring does not carry its own index"
         self._drawn = lane, index
-        return self.gather.rows
 
     def batch(self, device: torch.device) -> Batch:
         """The last sample as tensors; on the CPU they are the sampled rows themselves."""
@@ -79,14 +77,8 @@ class Sampler:
         self.gather.copy(lane, index, where)
         return lane, index
 
-    def _window(self) -> tuple[IntArray, IntArray]:
-        """(lanes,) the oldest row that may be drawn, and the end of the newest."""
-        ring = self._ring
-        claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
-        return np.maximum(claimed - (ring.capacity - self._guard), 0), published
-
     def _draw(self, where: Where, count: int) -> tuple[IntArray, IntArray]:
-        oldest, published = self._window()
+        oldest, published = self.gather.window()
         end = (published - oldest).cumsum()
         if end[-1] == 0:
             raise ValueError("the ring is empty")
@@ -121,7 +113,7 @@ class Replay:
         agent_steps = self._ring.agent_steps
         if not self.ratio.due(agent_steps, updates) or not self._ring.load(Word.PUBLISHED).any():
             return None
-        self.sampler.sample()
+        self.sampler.draw()
         if self._device.type != "cpu":
             self._batch = self.sampler.batch(self._device)
         self._batch.agent_steps = agent_steps

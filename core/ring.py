@@ -27,7 +27,7 @@ whether to stop, and the writer's counters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -114,6 +114,8 @@ class Ring:
         self.wanted: BoolArray = self.at_work.copy()
         """(lanes,) ... and which shall have"""
         self._has_memory = self.at_work.copy()
+        self.mirrors: list[Callable[[int], None]] = []
+        """who else needs room for a lane that is added, and raises MemoryError if there is none"""
 
     @classmethod
     def create(cls, spec: EnvSpec, recording: Recording, num_lanes: int, capacity: int, spare: int = 0) -> Ring:
@@ -159,6 +161,8 @@ class Ring:
     def add_lane(self, lane: int) -> None:
         """Make room for a writer of this lane. Raises MemoryError if memory is too small."""
         if not self._has_memory[lane]:
+            for make_room in self.mirrors:
+                make_room(lane)
             self._segment.populate("ring's next lane", lane)
             self._has_memory[lane] = True
         self.words[lane, Word.STOP] = 0

@@ -71,7 +71,7 @@ class Rollout:
         count = len(which)
         size = 1 << (count - 1).bit_length()
         if size not in self._rooms:
-            self._rooms[size] = Gather(self._ring, size)
+            self._rooms[size] = Gather(self._ring, size, self._device)
         self._rooms[size].copy(self._lane[which], self._index[which], slice(count))
         return self._rooms[size].batch(self._device, count)
 

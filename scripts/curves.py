@@ -33,7 +33,10 @@ _OF_ONE_RUN = {
     "control_keys",
     "seed",
     "cores",
+    "threads",
+    "gpu",
     "python",
+    "torch",
 }
 """in a config record, what may differ between runs that belong together"""
 

@@ -93,8 +93,12 @@ class Options(Generic[AlgoConfig]):
     threads: int = 0
     """of torch, where the networks are trained on the CPU; 0: as many as the workers leave cores. Fewer are faster
     where other programs, Unity's among them, keep these cores busy"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """of the networks' arithmetic while training; bfloat16 is mixed precision: parameters stay float32"""
+    replay_device: str = ""
+    """where the ring's rows are held once more, so that each crosses the bus once: as --device; empty: nowhere, each
+    batch crosses it"""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """of the networks' arithmetic while training; tf32: products on an NVIDIA GPU with 10 bits of mantissa; bfloat16 is
+    mixed precision: parameters stay float32"""
     trace: Path | None = None
     """write what each process did and when, the newest events of it, into this file for ui.perfetto.dev"""
     compile: bool = False
@@ -150,6 +154,10 @@ class Options(Generic[AlgoConfig]):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
         require("--control-keys", self.control_keys, not self.control_keys or self.control != "", "used with --control")
+        mirror, precision = self.replay_device, self.precision
+        require("--replay-device", mirror, mirror in ("", self.device), f"left out, or that of --device {self.device}")
+        wish = f"float32 or bfloat16 with --device {self.device}: TF32 is arithmetic of NVIDIA's GPUs"
+        require("--precision", precision, precision != "tf32" or self.device.startswith("cuda"), wish)
         if self.in_editor:
             require("--workers", self.workers, self.workers <= 1, "1 with the Editor, which runs one scene")
             num = self.unity.players_per_worker

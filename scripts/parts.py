@@ -16,7 +16,9 @@ from core import checkpoint
 from core.checkpoint import SavedPolicy
 from core.control import Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
+from core.gather import Gather
 from core.learner import Feed, Learner, Phase
+from core.mirror import Mirror
 from core.net import num_parameters
 from core.prioritized import make_sampler
 from core.ratio import ReplayRatio
@@ -25,7 +27,7 @@ from core.ring import LINK_PHASES, WORKER_PHASES, Ring, ring_size
 from core.rollout import InOrder, capacity_for
 from core.snapshots import Snapshots
 from core.trace import Trace
-from core.types import Algorithm, EnvSpec
+from core.types import Algorithm, EnvSpec, require
 from core.weights import Weights, weights_size
 from envproc.env import Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
@@ -61,7 +63,9 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
     whole, filled = (
         ring_size(spec, recording, options.workers, each) for each in (capacity, min(capacity, options.steps))
     )
-    preflight.check_memory(options, whole + 2 * weights_size(size))
+    mirror = options.replay_device
+    require("--replay-device", mirror, not (ordered and mirror), f"left out with {name}, which reads each row once")
+    preflight.check_memory(options, whole * (2 if mirror == "cpu" else 1) + 2 * weights_size(size))
     preflight.check_disk(options, filled, _bytes_of(networks))
     ring = opened.enter_context(Ring.create(spec, recording, options.workers, capacity, options.spare))
     feed: Feed
@@ -69,12 +73,15 @@ def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.Ex
         feed = InOrder(ring, algo.horizon, algo.ahead, device)
     else:
         ratio = ReplayRatio(algo.replay_ratio, algo.batch_size * recording.stride, algo.warmup)
-        feed = Replay(ring, make_sampler(ring, algo.batch_size, options.seed, algo.prioritization), ratio, device)
+        gather = (Mirror if mirror else Gather)(ring, algo.batch_size, device)
+        sampler = make_sampler(ring, algo.batch_size, options.seed, algo.prioritization, gather)
+        feed = Replay(ring, sampler, ratio, device)
     weights = opened.enter_context(Weights.create(size))
     eval_weights = opened.enter_context(Weights.create(size))
     if options.compile:
         for part in networks:
             part.compile()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
     precision = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     learner = Learner(algorithm, feed, ring, weights, precision)
     if options.init_from:

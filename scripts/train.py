@@ -83,7 +83,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     if options.min_workers > options.workers:
         raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
     torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads or max(cores - options.workers, 1))
+    options = dataclasses.replace(options, threads=options.threads or max(cores - options.workers, 1))
+    torch.set_num_threads(options.threads)
     interrupts = Interrupts()
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
@@ -153,7 +154,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         if options.wandb:
             trackers.append(WandB(options.wandb, path, config()))
         metrics = opened.enter_context(Metrics(path, Terminal(), trackers, before_s))
-        metrics.write("config", **config(), cores=cores, python=platform.python_version())
+        metrics.write("config", **config(), cores=cores, **_machine(options.device))
         learner = parts.learner
         if trace:
             learner.stopwatch = Traced(learner.spent_ns, trace.track(LEARNER))
@@ -271,6 +272,12 @@ def _spec_of(options: Options[Any]) -> EnvSpec | None:
         return env.spec
     finally:
         env.close()
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What the networks are trained by."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def _check_device(device: str) -> None:

@@ -16,6 +16,7 @@ from core.types import Batch, IntArray, Recording
 from envproc.accumulator import Accumulator
 from envproc.frames import Frames
 from envproc.sequences import Sequences
+from tests.core.bus import META, take_the_bus
 from tests.envproc.scripted import DECIDES, EVENTS, STATE_DIM, Event, Scripted, script
 
 CPU = torch.device("cpu")
@@ -196,3 +197,21 @@ def test_rows_without_frames_are_torn_by_those_that_follow_alone() -> None:
         torn = Gather(ring, len(index)).torn(np.zeros_like(index), index)
         assert np.array_equal(torn, index < len(lane.rows) - ring.capacity)
         assert ring.frames == {} and ring.words[0, Word.FRAMES_CLAIMED] == 0
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_what_is_on_its_way_to_a_gpu_is_not_overwritten(stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(Recording(), stack) as ring:
+        lanes = lanes_of(ring, stack)
+        for events in script(NUM_AGENTS, 30, seed=0):
+            for lane in lanes:
+                lane.turn(events)
+        of, index = intact(ring)
+        room = Gather(ring, len(index))
+        buses = take_the_bus(room._outbox, *(each._outbox for each in room._stacks), monkeypatch=monkeypatch)
+        for _ in range(3):
+            room.copy(of, index)
+            batch = room.batch(META)
+            assert batch.reward.is_meta and batch.weight.is_meta and len(batch.obs["image"]) == len(index)
+            of, index = of[::-1], index[::-1]
+        assert [each.num_sent for each in buses] == [3] * (1 if stack == 1 else 3), "one transfer, and one a stack"

@@ -121,8 +121,9 @@ class Busy:
     """In place of the rows that a sampler copies from: a writer does something before each copy."""
 
     def __init__(self, sampler: Sampler, before: Callable[[], object]) -> None:
-        self._rows, self._before = sampler.gather._from, before
-        sampler.gather._from = self  # type: ignore[assignment]
+        gather: Any = sampler.gather
+        self._rows, self._before = gather._from, before
+        gather._from = self
 
     def take(self, *args: Any, **kwargs: Any) -> Any:
         self._before()
