@@ -121,10 +121,12 @@ class PrioritizedSampler(Sampler):
     def _keep_up(self) -> None:
         """Give priorities to what was written since the last time, and take them from what is being overwritten."""
         oldest, end = self.gather.window()
-        if (end == self._end).all() and (oldest == self._oldest).all():
+        changed = np.flatnonzero((end != self._end) | (oldest != self._oldest)).tolist()
+        if not changed:
             return
         self._cover(self._ring.lanes_used * self._ring.capacity)
-        for lane, (first, last) in enumerate(zip(oldest.tolist(), end.tolist(), strict=True)):
+        for lane in changed:
+            first, last = int(oldest[lane]), int(end[lane])
             for start, stop in self._stretches(max(first, int(self._end[lane])), last):
                 slots = slice(lane * self._ring.capacity + start, lane * self._ring.capacity + stop)
                 if self._ring.recording.priority:
