@@ -63,6 +63,7 @@ class Gather:
         self._from = ring.rows.reshape(-1).view(self._to.dtype)
         self._stacks = [_Stack(ring, self.rows, side, name, device) for side in _sides(ring) for name in ring.frames]
         self._index = self.rows["index"]
+        self._here = self._parts(self._outbox.memory, n)
 
     def window(self) -> tuple[IntArray, IntArray]:
         """(lanes,) the oldest row that may be drawn, and the end of the newest."""
@@ -105,9 +106,13 @@ class Gather:
 
     def send(self, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
         """(count, row bytes) the first rows there, and (count,) their weights."""
-        size = self.rows.itemsize
-        there = self._outbox.send(device, self._begin + count * size)
-        return there[self._begin :].view(count, size), there[: 4 * count].view(torch.float32)
+        if device.type == "cpu":
+            raw, weight = self._here
+            return raw[:count], weight[:count]
+        return self._parts(self._outbox.send(device, self._begin + count * self.rows.itemsize), count)
+
+    def _parts(self, memory: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        return memory[self._begin :].view(count, self.rows.itemsize), memory[: 4 * count].view(torch.float32)
 
 
 class _Stack:
