@@ -16,6 +16,7 @@ from tests.process.runs import PATIENCE_S
 FAULTY = "tests/envproc/faulty.py"
 
 
+@pytest.mark.thorough
 def test_a_sound_environment_gets_a_command_to_train_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"{FAULTY}:Sound", "--processes", "1"]) == 0
     told = capsys.readouterr()

@@ -227,13 +227,11 @@ def test_an_order_with_words_of_another_kind_is_dropped_and_counted() -> None:
         context.destroy(linger=0)
 
 
-MODES = [("ddpg", "sync")]
-MORE = [("ddpg", "single"), ("ppo", "sync"), ("ppo", "async"), ("rainbow", "async")]
+MODES = [("ddpg", "sync"), ("ddpg", "single"), ("ppo", "sync"), ("ppo", "async"), ("rainbow", "async")]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "mode"), [*MODES, *(pytest.param(*more, marks=pytest.mark.thorough) for more in MORE)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("algorithm", "mode"), MODES)
 def test_workers_come_and_go_in_every_mode_and_however_rows_are_read(algorithm: str, mode: str, start: Start) -> None:
     env = "gymnasium:CartPole-v1" if algorithm == "rainbow" else "3dball"
     run = start(

@@ -63,6 +63,7 @@ def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str,
         pytest.param("RaisesALotBesideAThread", "failed", marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.thorough
 def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, event: str, start: Start) -> None:
     run = start("--env", f"{TOYS}:{toy}", "--workers", 2, "--steps", 3000, "--eval-every", 1500)
     assert run.wait(60) == 0, run.stderr
@@ -90,6 +91,7 @@ def test_a_worker_that_hangs_is_replaced(toy: str, start: Start) -> None:
     stop(run)
 
 
+@pytest.mark.thorough
 def test_one_that_dies_at_birth_is_given_up_and_the_others_go_on(start: Start) -> None:
     run = start(*FOREVER, "--env", f"{TOYS}:DiesAtBirth")
     wait_until(lambda: "given up" in events(run, "worker-1"), "it to be given up")

@@ -17,6 +17,8 @@ from core.learner import Phase
 from core.ring import LINK_PHASES, WORKER_PHASES
 from tests.process.runs import Run, Start
 
+pytestmark = pytest.mark.thorough
+
 KNOWN = {
     "learner": {phase.name.lower() for phase in Phase},
     "evaluator": {"evaluation"},

@@ -102,6 +102,7 @@ def test_a_scene_that_does_not_fit_is_refused_in_one_line_and_leaves_nothing(cas
     assert not run.directory.exists() and run.left() == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("hanging", [pytest.param(False, marks=pytest.mark.slow), True], ids=["at work", "hanging"])
 @pytest.mark.parametrize("victim", ["main", pytest.param("worker", marks=pytest.mark.thorough)])
 def test_no_player_outlives_its_worker(victim: str, hanging: bool, start: Start) -> None:

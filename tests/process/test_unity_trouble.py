@@ -56,6 +56,7 @@ def test_a_process_with_another_scene_than_the_first_is_noticed(
     run.assert_nothing_left()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["async", pytest.param("single", marks=pytest.mark.thorough)])
 def test_ctrl_c_while_the_player_starts_leaves_nothing(mode: str, start: Start) -> None:
     run = start(*BALL, "--mode", mode, "--unity.args", "--fault slow-start@60")

@@ -84,6 +84,7 @@ def test_without_control_a_run_listens_in_its_own_directory_only(open_run: Calla
     assert "token" not in told(run)
 
 
+@pytest.mark.thorough
 def test_with_control_on_loopback_a_token_is_what_it_takes(
     open_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,9 @@ def measured(part: str, *options: str, file: Path) -> dict[str, Any]:
         ("ring", ["--rows", "3DBall", "--writers", "1"], 1 + 4 + 1 + 1),
         ("ring", ["--rows", "images", "--only", "append", "sample"], 1 + 1),
         ("act", ["--agents", "1"], 3),
-        ("learner", ["--only", "td3", "vtrace", "--width", "8", "--batch", "8"], 2),
+        pytest.param(
+            "learner", ["--only", "td3", "vtrace", "--width", "8", "--batch", "8"], 2, marks=pytest.mark.thorough
+        ),
         ("worker", [], 7),
         pytest.param("link", [], 4, marks=pytest.mark.slow),  # starts players, ...
         pytest.param("control", [], 8, marks=pytest.mark.slow),  # ... and a run

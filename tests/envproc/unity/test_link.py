@@ -155,6 +155,7 @@ except PlayerRefused:
 """
 
 
+@pytest.mark.thorough
 def test_after_an_attempt_in_vain_the_interpreter_ends_in_silence() -> None:
     """mlagents-envs closes each environment once more at exit."""
     done = subprocess.run(

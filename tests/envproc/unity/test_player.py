@@ -201,6 +201,7 @@ def enter(trainer: Bare) -> None:
     trainer.answer(command=RESET)
 
 
+@pytest.mark.thorough
 def test_the_stock_trainer_meets_the_faults_as_it_meets_them_in_a_real_player() -> None:
     def play(*flags: str) -> None:
         with stock("3DBall", *flags, timeout_wait=10, side_channels=[RawBytesChannel(RESET_CHANNEL)]) as env:

@@ -61,7 +61,10 @@ def alone(scene: str, k: int, turns: int, max_agents: int) -> Told:
     return told
 
 
-@pytest.mark.parametrize(("scene", "max_agents"), [("3DBall", 0), ("Spawn", 8), ("Renew", 0)])
+@pytest.mark.parametrize(
+    ("scene", "max_agents"),
+    [("Spawn", 8), *(pytest.param(scene, 0, marks=pytest.mark.thorough) for scene in ("3DBall", "Renew"))],
+)
 def test_each_player_gives_what_it_gives_alone(scene: str, max_agents: int) -> None:
     with closing(players(scene, 3, max_agents=max_agents)) as env:
         n = env.spec.num_agents // 3
