@@ -192,6 +192,7 @@ def test_it_stops_in_order_and_nobody_can_be_told_any_more(job: Run, tell: Tell)
     assert code == 2 and "is going on" in told
 
 
+@pytest.mark.thorough
 def test_in_lock_step_no_checkpoint_is_made_but_those_that_are_scheduled(start: Start) -> None:
     run = start("--mode", "sync", "--steps", 10**9, run="run")
     run.wait_for("progress")

@@ -12,6 +12,7 @@ TOY = "tests/process/bad_toys.py:HugeRewards"
 SMALL = ("--algo.hidden", 16, 16, "--algo.warmup", 100, "--algo.replay-ratio", 8, "--workers", 1)
 
 
+@pytest.mark.thorough
 def test_losses_that_stay_infinite_end_the_run_after_one_rollback(start: Start) -> None:
     run = start("--env", TOY, *SMALL, "--checkpoint-every", 500, "--mode", "sync", "--eval-every", 100_000)
     assert run.wait() == 4, run.stdout

@@ -193,8 +193,8 @@ def test_a_place_that_may_not_be_written_to_is_refused(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_that_somebody_has_is_refused_with_its_owner(host: str) -> None:
-    with socket.create_server((host, 0)) as taken:
-        port = taken.getsockname()[1]
+    port = 20_000 + os.getpid() % 10_000  # below what the system hands out: its neighbours are nobody's
+    with socket.create_server((host, port)):
         for first in (port, port - 1, port - 5):  # a worker's, one that may be added, the evaluator's
             options = Options(None, env=PLAYER, unity=UnityOptions(base_port=first), workers=1)
             says = f"port {port} of {first} to {first + 5} cannot be had: process {os.getpid()} \\(.*--unity.base-port"

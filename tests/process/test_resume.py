@@ -30,6 +30,7 @@ def workers_ready(records: list[Record]) -> list[str]:
     return [each["worker"] for each in records if each["kind"] == "worker" and each["event"] == "ready"]
 
 
+@pytest.mark.thorough
 def test_in_lock_step_a_killed_run_ends_with_the_weights_of_one_that_was_not(start: Start) -> None:
     whole, killed = start(*SYNC, run="whole"), start(*SYNC, run="killed")
     kill(killed, "000002")

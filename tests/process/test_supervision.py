@@ -71,11 +71,12 @@ def test_a_run_whose_worker_fails_again_and_again_goes_on_to_its_end(toy: str, e
     assert run.summary["reason"] == "steps" and run.left() == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "toy",
     [
         "HangsOnce",
-        pytest.param("HangsOnceInReset", marks=pytest.mark.thorough),
+        "HangsOnceInReset",
         pytest.param("HangsOnceAtLaunch", marks=pytest.mark.slow),
     ],
 )

@@ -229,6 +229,7 @@ def test_the_same_seed_gives_the_same_weights_over_the_wire_too(players: int, st
     assert runs[0].summary["weights_sha256"] == runs[1].summary["weights_sha256"]
 
 
+@pytest.mark.thorough
 def test_the_editor_is_waited_for(start: Start) -> None:
     port = free_port()
     run = start("--env", "unity:editor", "--unity.base-port", port, *SMALL, "--steps", 2000)
