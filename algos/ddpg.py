@@ -2,8 +2,7 @@
 
 Deviations from the paper: Gaussian noise by default (Ornstein-Uhlenbeck, the paper's, is an option); observations
 normalised by running statistics instead of batch normalisation inside the networks; the action enters the critic at
-its first layer; no weight decay; targets look three steps ahead; sizes and rates for small vector observations.
-docs/algos/ddpg.md says why.
+its first layer; no weight decay; sizes and rates for small vector observations. docs/algos/ddpg.md says why.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ class Config(OffPolicy):
     """width of each hidden layer, of actor and critic alike"""
     batch_size: int = 128
     """rows in one update"""
-    n_step: int = 3
-    """rewards counted before the target network's estimate takes over"""
     tau: float = changeable(0.01)
     """fraction by which the target networks follow at each update"""
     actor_lr: float = changeable(1e-3)
