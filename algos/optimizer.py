@@ -25,9 +25,9 @@ class Optimizer:
         self._mean, self._square = torch.zeros_like(flat.data), torch.zeros_like(flat.data)  # of the gradients
         self._steps = torch.zeros((), device=flat.device)  # in float32: beyond 2^24 it stands still
         self._is_cpu = flat.is_cpu
-        self._asked = 0
-        self._done: int | Tensor = 0
-        self._done_then = self._asked_then = 0  # when `skipped` last found that one had been done
+        # as Skipped has them; elsewhere than on the CPU they stay where they are counted
+        self._total: int | Tensor = 0 if flat.is_cpu else torch.zeros((), device=flat.device)
+        self._in_a_row: int | Tensor = 0 if flat.is_cpu else torch.zeros((), device=flat.device)
 
     def descend(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
         """Find the gradient of `loss`, and take a step down it."""
@@ -42,16 +42,17 @@ class Optimizer:
     def step(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
         """One step down the gradient that was set, of `loss`, at what has become of `lr` after so many agent steps."""
         grad = self._grad
-        self._asked += 1
         judged, found_inf = grad.dot(grad), None
         if self._is_cpu:
             if not math.isfinite(judged.item() + loss.item()):
+                self._total, self._in_a_row = self._total + 1, self._in_a_row + 1
                 return
-            self._done += 1
+            self._in_a_row = 0
         else:  # nobody waits for the device
-            is_finite = (judged + loss).isfinite()
-            self._done = self._done + is_finite
-            found_inf = (~is_finite).float()
+            found_inf = (~(judged + loss).isfinite()).float()
+            self._total += found_inf
+            self._in_a_row += found_inf
+            self._in_a_row *= found_inf
         if config.max_grad_norm:
             grad.mul_((config.max_grad_norm / (grad.norm() + 1e-6)).clamp(max=1.0))
         if config.lr_steps:
@@ -75,14 +76,8 @@ class Optimizer:
         )
 
     def skipped(self) -> Skipped:
-        """Steps that were not done; those in a row since a call that found one done, or a state was loaded.
-
-        Waits for the device.
-        """
-        done = int(self._done)
-        if done != self._done_then:
-            self._done_then, self._asked_then = done, self._asked
-        return Skipped(self._asked - done, self._asked - self._asked_then)
+        """Steps that were not done; those in a row up to now, or since a state was loaded. Waits for the device."""
+        return Skipped(int(self._total), int(self._in_a_row))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self._mean, "square": self._square, "steps": self._steps}
@@ -90,4 +85,4 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, its in self.state_dict().items():
             its.copy_(state[name])
-        self._done_then, self._asked_then = int(self._done), self._asked  # nothing was skipped since
+        self._in_a_row *= 0

@@ -189,7 +189,7 @@ class Skipped(NamedTuple):
 
     total: int
     in_a_row: int
-    """up to now, at least"""
+    """up to now"""
 
 
 _CHANGEABLE = "changeable"

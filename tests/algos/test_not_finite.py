@@ -120,7 +120,12 @@ def test_a_loss_that_overflows_is_skipped_and_counted(name: str) -> None:
         assert total(algorithm) > 0
 
 
-@pytest.mark.parametrize("is_cpu", [True, False], ids=["with a look", "without waiting for the device"])
+with_a_look_or_without = pytest.mark.parametrize(
+    "is_cpu", [True, False], ids=["with a look", "without waiting for the device"]
+)
+
+
+@with_a_look_or_without
 @pytest.mark.parametrize(
     "bad", ["nan gradient", "infinite gradient", "gradient whose square overflows", "infinite loss"]
 )
@@ -148,9 +153,11 @@ def loss_of(flat: nn.Parameter) -> Tensor:
     return (flat - torch.arange(7)).square().sum()
 
 
-def test_skipped_steps_in_a_row_are_told_until_one_is_done_or_a_state_is_loaded() -> None:
+@with_a_look_or_without
+def test_skipped_steps_in_a_row_are_told_until_one_is_done_or_a_state_is_loaded(is_cpu: bool) -> None:
     flat = flatten(nn.Parameter(torch.ones(3)))
     optimizer = Optimizer(flat)
+    optimizer._is_cpu = is_cpu
     config = Networks()
 
     def descend(factor: float) -> tuple[int, int]:
