@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous, require_sigma
+from algos.graphs import Graphs
 from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.said import say
@@ -71,11 +72,14 @@ class DDPG:
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critic)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
+        self.graphs = Graphs(device)
 
-    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of critic, actor and targets (algorithm 1 of the paper, from "Sample a random minibatch" on)."""
-        config = self.config
+        return self.graphs.run(self._learn, self.config, batch)
+
+    @torch.inference_mode()
+    def _learn(self, config: Config, batch: Batch) -> Learned:
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 

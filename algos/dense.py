@@ -6,6 +6,7 @@ array and a further pass over memory. Without it the same few arrays serve again
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
@@ -159,3 +160,14 @@ class _Spare:
 
 
 _SPARE = _Spare()
+
+
+@contextlib.contextmanager
+def own_spare_arrays() -> Iterator[None]:
+    """In it, spare arrays are others than outside: for what will go on using those that it was given."""
+    global _SPARE
+    before, _SPARE = _SPARE, _Spare()
+    try:
+        yield
+    finally:
+        _SPARE = before

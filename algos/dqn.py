@@ -115,12 +115,14 @@ class DQN:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
-        self.optimizers = (self._networks.optimizer,)
+        self.optimizers, self.graphs = (self._networks.optimizer,), self._networks.graphs
 
-    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (algorithm 1 of Mnih et al. 2015)."""
-        config = self.config
+        return self._networks.update(self._learn, self.config, batch)
+
+    @torch.inference_mode()
+    def _learn(self, config: Config, batch: Batch) -> Learned:
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
@@ -151,7 +153,7 @@ class DQN:
             value = chosen.mean()
         share = (batch.weight / batch.choice.numel()).view(-1, *[1] * (chosen.dim() - 1))
         said.learn(self._branches.put(by_chosen * share, batch.choice).flatten(1))
-        self._networks.step(loss, self.config, batch.agent_steps)  # and the target follows
+        self._networks.optimizer.step(loss, config, config.lr, batch.agent_steps)
         return Learned({"loss": loss, "q": value}, td_error)
 
     def _values(self, output: Tensor) -> Tensor:
@@ -182,8 +184,8 @@ class DQN:
         landed = torch.addcmul(batch.reward.unsqueeze(1), batch.discount.unsqueeze(1), self._support)  # (n, atoms)
         gap = (config.v_max - config.v_min) / (config.atoms - 1)
         place = (landed - config.v_min).div_(gap).clamp_(0, config.atoms - 1).unsqueeze(1)
-        below = place.floor().clamp_(max=config.atoms - 2)
-        above_share, index = place - below, below.long().expand_as(likely)
+        below = place.long().clamp_(0, config.atoms - 2)  # also of what is not a number
+        above_share, index = place - below, below.expand_as(likely)
         projected = torch.zeros_like(likely).scatter_add_(2, index, likely * (1 - above_share))
         return projected.scatter_add_(2, index + 1, likely * above_share)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from algos.config import Greedy
+from algos.graphs import Graphs
 from algos.nets import Network, Normalizer, flatten
 from algos.optimizer import Optimizer
 from core.net import NetSpec
+from core.types import Batch, Learned
+
+Config = TypeVar("Config", bound=Greedy)
 
 
 class OnlineTarget:
@@ -23,20 +28,17 @@ class OnlineTarget:
         self._online, self._target = flatten(self.online), flatten(self.target)
         self._target.data.copy_(self._online.data)
         self.optimizer = Optimizer(self._online)
+        self.graphs = Graphs(device)
         self._updates = 0
         self._epsilon = config.epsilon(0)
 
-    def descend(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
-        """One step of the online network down the gradient of `loss`, and now and then one of the target after it."""
-        self.optimizer.backward(loss)
-        self.step(loss.detach(), config, agent_steps)
-
-    def step(self, loss: Tensor, config: Greedy, agent_steps: int) -> None:
-        """The same down the gradient that was set, of `loss`."""
-        self._updates, self._epsilon = self._updates + 1, config.epsilon(agent_steps)
-        self.optimizer.step(loss, config, config.lr, agent_steps)
+    def update(self, learn: Callable[[Config, Batch], Learned], config: Config, batch: Batch) -> Learned:
+        """What `learn` does with the batch, a step of the online network; now and then one of the target after it."""
+        learned = self.graphs.run(learn, config, batch)
+        self._updates, self._epsilon = self._updates + 1, config.epsilon(batch.agent_steps)
         if self._updates % config.target_every == 0:
             self._target.data.lerp_(self._online.data, config.tau)
+        return learned
 
     def policy_parameters(self) -> Tensor:
         """(P,) what the spec needs to act: normalisation, the online network, epsilon as it is by now."""

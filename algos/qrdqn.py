@@ -58,11 +58,13 @@ class QRDQN:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
-        self.optimizers = (self._networks.optimizer,)
+        self.optimizers, self.graphs = (self._networks.optimizer,), self._networks.graphs
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (algorithm 1 of the paper)."""
-        config = self.config
+        return self._networks.update(self._learn, self.config, batch)
+
+    def _learn(self, config: Config, batch: Batch) -> Learned:
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
 
@@ -80,7 +82,7 @@ class QRDQN:
         self.online.renoise()
         quantiles = pick(self._says(self.online, obs), batch.choice)
         loss = (batch.weight * quantile_huber(quantiles, target, self._fractions).mean(1)).mean()
-        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
+        self._networks.optimizer.descend(loss, config, config.lr, batch.agent_steps)
         value = quantiles.detach().mean(2)
         return Learned({"loss": loss.detach(), "q": value.mean()}, (target.mean(2) - value).abs().mean(1))
 

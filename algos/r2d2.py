@@ -97,14 +97,17 @@ class R2D2:
         self._networks = OnlineTarget(net, config, device)
         self.online, self.target = self._networks.online, self._networks.target
         self.normalizer = self._networks.normalizer
-        self.optimizers = (self._networks.optimizer,)
+        self.optimizers, self.graphs = (self._networks.optimizer,), self._networks.graphs
         self._is_unrolled = torch.arange(length, device=device) >= config.burn_in
 
     def update(self, batch: Batch) -> Learned:
         """One update of the network, and now and then of its target (section 2.3 of the paper)."""
-        config = self.config
-        assert batch.valid is not None and batch.state is not None
+        assert batch.valid is not None
         self._show(batch.obs, batch.valid)
+        return self._networks.update(self._learn, self.config, batch)
+
+    def _learn(self, config: Config, batch: Batch) -> Learned:
+        assert batch.valid is not None and batch.state is not None
         obs = prepare(batch.obs, self.policy_spec.net, self.normalizer)
 
         # at an episode's start the state is zero, whatever the weights: nothing there has to be brought up to date
@@ -122,7 +125,7 @@ class R2D2:
             returns = self._rescaled(self._returns(batch, online if config.double else target, target))
         td_error = returns - q
         loss = (batch.weight.unsqueeze(1) * counts * td_error.square().mean(2)).sum() / number
-        self._networks.descend(loss, self.config, batch.agent_steps)  # and the target follows
+        self._networks.optimizer.descend(loss, config, config.lr, batch.agent_steps)
 
         # priority: eta max |delta| + (1 - eta) mean |delta|, over a sequence
         error = counts * td_error.detach().abs().mean(2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from algos.config import OffPolicy, only_continuous
+from algos.graphs import Graphs
 from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.said import say
@@ -77,11 +78,14 @@ class SAC:
         self._critic_optimizer = Optimizer(self._critics)
         self._temperature_optimizer = Optimizer(self._log_temperature)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
+        self.graphs = Graphs(device)
 
-    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper, its gradient step)."""
-        config = self.config
+        return self.graphs.run(self._learn, self.config, batch)
+
+    @torch.inference_mode()
+    def _learn(self, config: Config, batch: Batch) -> Learned:
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
         temperature = self._log_temperature.exp()

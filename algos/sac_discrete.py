@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from algos.config import OffPolicy, only_discrete
 from algos.discrete import Branches, pick
+from algos.graphs import Graphs
 from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
 from core.acting import PolicySpec
@@ -91,10 +92,13 @@ class SACDiscrete:
         self._critic_optimizer = Optimizer(self._critics)
         self._temperature_optimizer = Optimizer(self._temperature)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer, self._temperature_optimizer)
+        self.graphs = Graphs(device)
 
     def update(self, batch: Batch) -> Learned:
         """One update of critics, actor, temperature and targets (algorithm 1 of the paper)."""
-        config = self.config
+        return self.graphs.run(self._learn, self.config, batch)
+
+    def _learn(self, config: Config, batch: Batch) -> Learned:
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
         temperature = self.log_temperature.detach().exp()

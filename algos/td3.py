@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.config import OffPolicy, only_continuous, require_sigma
+from algos.graphs import Graphs
 from algos.nets import Network, Normalizer, flatten, prepare
 from algos.optimizer import Optimizer
 from algos.said import say
@@ -74,17 +75,27 @@ class TD3:
         self._actor_optimizer = Optimizer(self._actor)
         self._critic_optimizer = Optimizer(self._critics)
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
+        self.graphs = Graphs(device)
         self._updates = 0
         self._actor_loss = torch.full((), torch.nan, device=device)  # of the last time that the actor learned
 
-    @torch.inference_mode()
     def update(self, batch: Batch) -> Learned:
         """One update of the critics, and every few of actor and targets (algorithm 1 of the paper)."""
         config = self.config
+        obs, metrics, td_error = self.graphs.run(self._learn_critics, config, batch)
+        self._updates += 1
+        if self._updates % config.policy_delay == 0:  # when the critics are less wrong
+            self._actor_loss = self.graphs.run(self._learn_actor, config, batch, obs)
+        return Learned({**metrics, "actor_loss": self._actor_loss}, td_error)
+
+    @torch.inference_mode()
+    def _learn_critics(self, config: Config, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Towards the reward plus the lower of what the targets say around the target actor's action.
+
+        Returns the observations for the actor, metrics, and (n,) absolute TD errors.
+        """
         self.normalizer.show(batch.obs, self.policy_spec.net)
         obs, next_obs = (prepare(each, self.policy_spec.net, self.normalizer) for each in (batch.obs, batch.next_obs))
-
-        # critics: towards the reward plus the lower of what the targets say around the target actor's action
         next_action = self.target_actor(next_obs).tanh()
         noise = config.target_sigma * torch.randn_like(next_action)
         next_action += noise.clamp(-config.target_clip, config.target_clip)
@@ -97,21 +108,21 @@ class TD3:
         critic_loss = (weighted * td_error).sum() / len(target)
         critics.learn(weighted * (-2 / len(target)))
         self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
+        return obs, {"critic_loss": critic_loss, "q": q.mean()}, td_error.abs().mean(dim=0)
 
-        # actor, and targets that follow slowly: only every few updates, when the critics are less wrong
-        self._updates += 1
-        if self._updates % config.policy_delay == 0:
-            actor = say(self.actor, obs)
-            action = actor.value.tanh()
-            critic = say(self.critics.one, obs, action)  # climb the first, by the chain rule
-            by_action = critic.by_extra(torch.full_like(critic.value, -1 / len(action)))
-            actor.learn(by_action * (1 - action.square()))
-            self._actor_loss = -critic.value.mean()
-            self._actor_optimizer.step(self._actor_loss, config, config.actor_lr, batch.agent_steps)
-            self._target_critics.data.lerp_(self._critics.data, config.tau)
-            self._target_actor.data.lerp_(self._actor.data, config.tau)
-        metrics = {"critic_loss": critic_loss, "actor_loss": self._actor_loss, "q": q.mean()}
-        return Learned(metrics, td_error.abs().mean(dim=0))
+    @torch.inference_mode()
+    def _learn_actor(self, config: Config, batch: Batch, obs: dict[str, Tensor]) -> Tensor:
+        """Climb the first critic, by the chain rule; the targets follow slowly. Returns the loss."""
+        actor = say(self.actor, obs)
+        action = actor.value.tanh()
+        critic = say(self.critics.one, obs, action)
+        by_action = critic.by_extra(torch.full_like(critic.value, -1 / len(action)))
+        actor.learn(by_action * (1 - action.square()))
+        loss = -critic.value.mean()
+        self._actor_optimizer.step(loss, config, config.actor_lr, batch.agent_steps)
+        self._target_critics.data.lerp_(self._critics.data, config.tau)
+        self._target_actor.data.lerp_(self._actor.data, config.tau)
+        return loss
 
     def policy_parameters(self) -> Tensor:
         sigma = self._actor.new_tensor([self.config.sigma])

@@ -29,6 +29,7 @@ class Outbox:
         self.memory = torch.zeros(size, dtype=torch.uint8, pin_memory=is_cuda)
         """(size,) bytes"""
         self._left = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
+        self._there: Tensor | None = None
 
     def make_ready(self) -> None:
         """Call it before the memory is filled: what was sent last has left it then."""
@@ -36,10 +37,14 @@ class Outbox:
             self._left.synchronize()
 
     def send(self, device: torch.device, size: int | None = None) -> Tensor:
-        """(size,) the first bytes there; on the CPU they are this memory itself."""
-        there = self.memory[:size].to(device, non_blocking=self._left is not None)
-        if self._left is not None:
-            self._left.record(torch.cuda.current_stream(device))
+        """(size,) the first bytes there, in the same place at each call; on the CPU they are this memory itself."""
+        here = self.memory[:size]
+        if self._left is None:
+            return here.to(device)
+        if self._there is None:
+            self._there = torch.empty_like(self.memory, device=device)
+        there = self._there[:size].copy_(here, non_blocking=True)  # after all that was asked of the device before
+        self._left.record(torch.cuda.current_stream(device))
         return there
 
 
@@ -64,6 +69,7 @@ class Gather:
         self._stacks = [_Stack(ring, self.rows, side, name, device) for side in _sides(ring) for name in ring.frames]
         self._index = self.rows["index"]
         self._here = self._parts(self._outbox.memory, n)
+        self._batch: Batch | None = None
 
     def window(self) -> tuple[IntArray, IntArray]:
         """(lanes,) the oldest row that may be drawn, and the end of the newest."""
@@ -98,11 +104,18 @@ class Gather:
         return np.array_equal(self._index, index)
 
     def batch(self, device: torch.device, count: int | None = None) -> Batch:
-        """The first `count` places as tensors: on the CPU views, to another device one transfer, and one a stack."""
-        count = len(self.rows) if count is None else count
-        raw, weight = self.send(device, count)
-        stacks = {(each.side, each.name): each.send(device, count) for each in self._stacks}
-        return as_batch(raw, self.rows.dtype, weight, stacks)
+        """The first `count` places as tensors: on the CPU views, to another device one transfer, and one a stack.
+
+        All places are the same object at each call, with other numbers in it.
+        """
+        size = len(self.rows) if count is None else count
+        raw, weight = self.send(device, size)
+        stacks = {(each.side, each.name): each.send(device, size) for each in self._stacks}
+        if count is not None:
+            return as_batch(raw, self.rows.dtype, weight, stacks)
+        if self._batch is None:
+            self._batch = as_batch(raw, self.rows.dtype, weight, stacks)
+        return self._batch
 
     def send(self, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
         """(count, row bytes) the first rows there, and (count,) their weights."""

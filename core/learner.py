@@ -205,7 +205,7 @@ class Learner:
             skipped = [each.skipped() for each in self.algorithm.optimizers]
             self.skipped = Skipped(sum(each.total for each in skipped), max(each.in_a_row for each in skipped))
         if self.skipped.total == before:
-            self._sound = self.metrics
+            self._sound = {name: each.clone() for name, each in self.metrics.items()}
         if not self.weights.publish(self.policy(), self.updates):
             self.num_refused += 1
         self._published_at = self.updates

@@ -40,6 +40,7 @@ class Mirror:
         self.weight: FloatArray = self._weights.memory.numpy().view(np.float32)
         """(n,) as of a Gather"""
         self.weight[:] = 1.0
+        self._batch: Batch | None = None
         self.make_room(ring.lanes_used - 1)
         ring.mirrors.append(self.make_room)
 
@@ -92,10 +93,12 @@ class Mirror:
         return True
 
     def batch(self, device: torch.device) -> Batch:
-        """What was drawn last, on `device`, which is the mirror's."""
+        """What was drawn last, on `device`, which is the mirror's; the same object at each call."""
         assert device == self._device
         weight = self._weights.send(device).view(torch.float32)
-        return as_batch(self._drawn.view(torch.uint8), self._ring.layout, weight, {})
+        if self._batch is None:
+            self._batch = as_batch(self._drawn.view(torch.uint8), self._ring.layout, weight, {})
+        return self._batch
 
     def _copy_from(self, first: IntArray, end: IntArray) -> None:
         """The rows from `first` to `end` of each lane."""
