@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from algos import ALGORITHMS
+from core.gather import Gather
+from core.mirror import Mirror
 from core.prioritized import make_sampler
 from core.ring import Ring
 from core.rollout import Rollout
@@ -42,19 +44,24 @@ class Case:
     """of ours, beyond the sizes: what makes it the same work"""
     device: str = "cpu"
     precision: str = "float32"
+    mirror: bool = False
+    """the ring is held on the device once more"""
 
     def __str__(self) -> str:
+        """But for the device."""
         sizes = "-".join(map(str, (self.obs, *self.hidden, self.continuous or self.discrete)))
         more = ["norm"] * ("normalize" not in self.config)
-        more += [self.device] * (self.device != "cpu") + ["bf16"] * (self.precision == "bfloat16")
+        more += ["mirror"] * self.mirror
+        more += [{"bfloat16": "bf16"}.get(self.precision, self.precision)] * (self.precision != "float32")
         return " ".join([f"{self.algorithm} {sizes} x{self.batch}", *more])
 
-    def sized(self, batch: int | None, width: int | None, device: str, precision: str) -> Case:
+    def sized(self, batch: int | None, width: int | None, device: str, precision: str, mirror: bool) -> Case:
         """The same with this batch, all hidden layers so wide; None: as they are."""
         if batch is None or not _has_batch(self.algorithm):
             batch = self.batch
         hidden = self.hidden if width is None else (width,) * len(self.hidden)
-        return replace(self, batch=batch, hidden=hidden, device=device, precision=precision)
+        mirror = mirror and _has_batch(self.algorithm)
+        return replace(self, batch=batch, hidden=hidden, device=device, precision=precision, mirror=mirror)
 
     @property
     def spec(self) -> EnvSpec:
@@ -119,12 +126,14 @@ class Ours:
 
 
 @contextlib.contextmanager
-def ours(case: Case) -> Iterator[Ours]:
-    """Our algorithm, on a full ring."""
+def ours(case: Case, graphs: bool = True) -> Iterator[Ours]:
+    """Our algorithm, on a full ring; on a GPU with CUDA graphs, where it has them, or without."""
     recipe, spec, device = ALGORITHMS[case.algorithm], case.spec, torch.device(case.device)
     make: Callable[..., Any] = recipe.config
     sizes = {"batch_size": case.batch} if _has_batch(case.algorithm) else {}
     algorithm: Any = recipe.build(spec, make(**sizes, hidden=case.hidden, **case.config), case.device)
+    if not graphs and hasattr(algorithm, "graphs"):
+        algorithm.graphs.recorder = None
     recording = algorithm.recording
     capacity = ROLLOUT if recording.ordered else case.capacity // recording.stride
     with Ring.create(spec, recording, 1, capacity * recording.stride) as ring:
@@ -138,11 +147,12 @@ def ours(case: Case) -> Iterator[Ours]:
             rollout = Rollout(ring, np.zeros(capacity, np.int64), np.arange(capacity), device)
             yield Ours(algorithm, lambda: rollout, lambda td_error: None, case)
         else:
-            sampler = make_sampler(ring, case.batch, 0, algorithm.config.prioritization)
+            gather = (Mirror if case.mirror else Gather)(ring, case.batch, device)
+            sampler = make_sampler(ring, case.batch, 0, algorithm.config.prioritization, gather)
             here = sampler.batch(device)
 
             def draw() -> Any:
-                sampler.sample()
+                sampler.draw()
                 return here if case.device == "cpu" else sampler.batch(device)
 
             yield Ours(algorithm, draw, sampler.learned, case)

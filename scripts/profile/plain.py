@@ -1,5 +1,6 @@
-"""DDPG (Lillicrap et al. 2016) and TD3 (Fujimoto et al. 2018) as one would write them down for a single run: separate
-modules and parameters, autograd, torch.optim.Adam as it comes, five numpy arrays to replay from."""
+"""DDPG (Lillicrap et al. 2016), TD3 (Fujimoto et al. 2018) and SAC (Haarnoja et al. 2018) as one would write them down
+for a single run: separate modules and parameters, autograd, torch.optim.Adam as it comes, five numpy arrays to replay
+from."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional
 
 from scripts.profile.cases import Case
@@ -44,9 +46,9 @@ def network(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential
 class _Networks:
     """Actor and critics, with their targets."""
 
-    def __init__(self, case: Case, num_critics: int) -> None:
-        actor = nn.Sequential(network(case.obs, case.hidden, case.continuous), nn.Tanh())
-        self.actor = actor.to(case.device)
+    def __init__(self, case: Case, num_critics: int, stochastic: bool = False) -> None:
+        actor = network(case.obs, case.hidden, 2 * case.continuous if stochastic else case.continuous)
+        self.actor = (actor if stochastic else nn.Sequential(actor, nn.Tanh())).to(case.device)
         self.critics = nn.ModuleList(
             network(case.obs + case.continuous, case.hidden, 1) for _ in range(num_critics)
         ).to(case.device)
@@ -54,11 +56,12 @@ class _Networks:
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), LR)
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), LR)
 
-    def learn_critics(self, batch: list[Tensor], next_action: Tensor) -> None:
+    def learn_critics(self, batch: list[Tensor], next_action: Tensor, bonus: Tensor | float = 0.0) -> None:
+        """`bonus`: what is added to the next action's value."""
         obs, action, reward, done, next_obs = batch
         with torch.no_grad():
             after = torch.cat([next_obs, next_action], 1)
-            next_q = torch.stack([critic(after) for critic in self.target_critics]).amin(0)
+            next_q = torch.stack([critic(after) for critic in self.target_critics]).amin(0) + bonus
             target = reward + GAMMA * (1 - done) * next_q
         now = torch.cat([obs, action], 1)
         loss = sum((functional.mse_loss(critic(now), target) for critic in self.critics), torch.zeros(()))
@@ -117,4 +120,40 @@ def td3(case: Case) -> Callable[[], int]:
     return update
 
 
-UPDATES = {"ddpg": ddpg, "td3": td3}
+def sac(case: Case) -> Callable[[], int]:
+    """What does one update and returns 1."""
+    buffer, networks = Buffer(case), _Networks(case, 2, stochastic=True)
+    log_alpha = torch.zeros(1, requires_grad=True, device=case.device)
+    alpha_optimizer = torch.optim.Adam([log_alpha], LR)
+
+    def draw(obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, continuous) actions, and (n, 1) their log-probabilities."""
+        mean, log_std = networks.actor(obs).chunk(2, 1)
+        normal = Normal(mean, log_std.clamp(-20, 2).exp(), validate_args=False)
+        before = normal.rsample()
+        action = before.tanh()
+        log_prob = normal.log_prob(before) - torch.log(1 - action.square() + 1e-6)  # type: ignore[no-untyped-call]
+        return action, log_prob.sum(1, keepdim=True)
+
+    def update() -> int:
+        batch = buffer.sample()
+        alpha = log_alpha.detach().exp()
+        with torch.no_grad():
+            next_action, next_log_prob = draw(batch[4])
+        networks.learn_critics(batch, next_action, -alpha * next_log_prob)
+        action, log_prob = draw(batch[0])
+        now = torch.cat([batch[0], action], 1)
+        lower = torch.stack([critic(now) for critic in networks.critics]).amin(0)
+        networks.actor_optimizer.zero_grad()
+        (alpha * log_prob - lower).mean().backward()  # type: ignore[no-untyped-call]
+        networks.actor_optimizer.step()
+        alpha_optimizer.zero_grad()
+        (-log_alpha * (log_prob.detach() - case.continuous).mean()).backward()  # type: ignore[no-untyped-call]
+        alpha_optimizer.step()
+        networks.follow()
+        return 1
+
+    return update
+
+
+UPDATES = {"ddpg": ddpg, "td3": td3, "sac": sac}

@@ -79,9 +79,9 @@ class Recorder:
 class Place:
     """A batch whose memory is filled again and again, as a sampler's on a device."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._memory = torch.zeros(len(rows), rows.itemsize, dtype=torch.uint8)
-        self._weight = torch.zeros(len(rows))
+    def __init__(self, rows: Rows, device: str = "cpu") -> None:
+        self._memory = torch.zeros(len(rows), rows.itemsize, dtype=torch.uint8, device=device)
+        self._weight = torch.zeros(len(rows), device=device)
         self.batch = as_batch(self._memory, rows.dtype, self._weight, {})
 
     def fill(self, rows: Rows, weight: Tensor, agent_steps: int) -> Batch:
@@ -103,12 +103,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def make(name: str, options: dict[str, Any]) -> Any:
-    """As on a device, but for where its numbers are."""
+def make(name: str, options: dict[str, Any], device: str = "cpu") -> Any:
+    """As on another device, but for where its numbers are."""
     torch.manual_seed(0)
     specs = {"ddpg": continuous_rows.SPEC, "td3": continuous_rows.SPEC, "sac": continuous_rows.SPEC}
     spec = test_r2d2.SPEC if name == "r2d2" else specs.get(name, discrete_rows.SPEC)
-    algorithm: Any = ALGORITHMS[name].build(spec, ALGORITHMS[name].config(**options))
+    algorithm: Any = ALGORITHMS[name].build(spec, ALGORITHMS[name].config(**options), device)
     for each in algorithm.optimizers:
         each._is_cpu = False
     return algorithm
@@ -129,7 +129,8 @@ def update(algorithm: Any, number: int, place: Place | None) -> list[Tensor]:
         rows["reward"] = np.nan
     weight = continuous_rows.weights(len(rows), number)
     torch.manual_seed(number)
-    learned = algorithm.update((place or Place(rows)).fill(rows, weight, 10 * number))
+    place = place or Place(rows, str(algorithm.policy_parameters().device))
+    learned = algorithm.update(place.fill(rows, weight, 10 * number))
     assert learned.td_error is not None
     skipped = [torch.tensor(each.skipped()) for each in algorithm.optimizers]
     return [
