@@ -74,13 +74,11 @@ class Chain:
             is_last = len(said) == len(self._links) - 1
             out = x.new_empty(len(x), len(bias)) if is_last else _SPARE.take(len(x), len(bias), x)
             if _is_cast(x, weight):
-                x = _product(x, weight.t(), out).add_(bias)
+                x = _activate(_product(x, weight.t(), out).add_(bias), activation)
+            elif activation == "relu":
+                x = torch._addmm_activation(bias, x, weight.t(), out=out)  # one kernel on a GPU
             else:
-                x = torch.addmm(bias, x, weight.t(), out=out)
-            if activation == "relu":
-                x.relu_()
-            elif activation == "tanh":
-                x.tanh_()
+                x = _activate(torch.addmm(bias, x, weight.t(), out=out), activation)
             said.append(x)
         return said
 
@@ -122,6 +120,11 @@ class Chain:
             if number:
                 grad = _product(grad, weight, _SPARE.take(len(grad), weight.shape[1], grad))
             _SPARE.give(*done)
+
+
+def _activate(x: Tensor, activation: str) -> Tensor:
+    """In place."""
+    return x.relu_() if activation == "relu" else x.tanh_() if activation == "tanh" else x
 
 
 def _narrow(a: Tensor, b: Tensor) -> Tensor:
