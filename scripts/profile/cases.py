@@ -17,7 +17,7 @@ from core.prioritized import make_sampler
 from core.ring import Ring
 from core.rollout import Rollout
 from core.types import ActionSpec, EnvSpec, FieldSpec
-from scripts.profile.shapes import some_rows
+from scripts.profile.shapes import fill, some_rows
 
 ROLLOUT = 2048
 """rows that are read in order at a time: the horizon of Stable-Baselines3's PPO"""
@@ -31,6 +31,7 @@ class Case:
 
     algorithm: str
     obs: int
+    """numbers in a vector, or 0: four images of 84 x 84 in a row, through Nature's network"""
     continuous: int
     discrete: int
     """choices of the one branch, or 0"""
@@ -49,7 +50,8 @@ class Case:
 
     def __str__(self) -> str:
         """But for the device."""
-        sizes = "-".join(map(str, (self.obs, *self.hidden, self.continuous or self.discrete)))
+        obs = self.obs or "84x84x4-nature"
+        sizes = "-".join(map(str, (obs, *self.hidden, self.continuous or self.discrete)))
         more = ["norm"] * ("normalize" not in self.config)
         more += ["mirror"] * self.mirror
         more += [{"bfloat16": "bf16"}.get(self.precision, self.precision)] * (self.precision != "float32")
@@ -60,14 +62,15 @@ class Case:
         if batch is None or not _has_batch(self.algorithm):
             batch = self.batch
         hidden = self.hidden if width is None else (width,) * len(self.hidden)
-        mirror = mirror and _has_batch(self.algorithm)
+        mirror = mirror and self.obs > 0 and _has_batch(self.algorithm)
         return replace(self, batch=batch, hidden=hidden, device=device, precision=precision, mirror=mirror)
 
     @property
     def spec(self) -> EnvSpec:
         branches = (self.discrete,) if self.discrete else ()
         action = ActionSpec((-1.0,) * self.continuous, (1.0,) * self.continuous, branches)
-        return EnvSpec({"vector": FieldSpec((self.obs,))}, action, num_agents=1)
+        obs = {"vector": FieldSpec((self.obs,))} if self.obs else {"image": FieldSpec((4, 84, 84), "uint8", stack=4)}
+        return EnvSpec(obs, action, num_agents=1)
 
 
 # Stable-Baselines3's learner does not normalise observations, and its DQN is not double; ours is, unless told not to
@@ -89,6 +92,7 @@ CASES = (
     Case("sac_discrete", 8, 0, 4, (256, 256), 128, config=PLAIN),
     Case("vtrace", 17, 6, 0, (64, 64), ROLLOUT, config=PLAIN),
     Case("r2d2", 8, 0, 4, (128,), 64, capacity=100_000, config=PLAIN),  # 64 sequences
+    Case("dqn", 0, 0, 6, (512,), 32, capacity=10_000, config={**PLAIN, "double": False}),  # a game of Atari
 )
 
 
@@ -138,7 +142,9 @@ def ours(case: Case, graphs: bool = True) -> Iterator[Ours]:
     capacity = ROLLOUT if recording.ordered else case.capacity // recording.stride
     with Ring.create(spec, recording, 1, capacity * recording.stride) as ring:
         writer = ring.writer(0, 0)
-        for first in range(0, capacity, CHUNK):
+        if ring.frames:
+            fill(ring, writer)
+        for first in range(writer.published, capacity, CHUNK):
             rows = some_rows(ring, min(CHUNK, capacity - first), first // CHUNK)
             if recording.ordered:
                 rows["decision"] = first + np.arange(len(rows))

@@ -39,17 +39,20 @@ class Spaces(gymnasium.Env[Any, Any]):
     """An environment for its spaces only; it is never stepped."""
 
     def __init__(self, obs: int, continuous: int, discrete: int) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (obs,), np.float32)
+        images = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (obs,), np.float32) if obs else images
         self.action_space = spaces.Discrete(discrete) if discrete else spaces.Box(-1, 1, (continuous,), np.float32)
 
 
 def off_policy(case: dict[str, Any]) -> Callable[[int], int]:
     """Build the model with a full replay buffer; returns what does so many updates and says how many it did."""
-    policy = {"net_arch": list(case["hidden"])}
+    policy: dict[str, Any] = {"net_arch": list(case["hidden"])}
+    if not case["obs"]:
+        policy = {"net_arch": [], "features_extractor_kwargs": {"features_dim": case["hidden"][0]}}
     if case["algorithm"] == "qrdqn":
         policy["n_quantiles"] = case["quantiles"]
     model = OFF_POLICY[case["algorithm"]](
-        "MlpPolicy",
+        "MlpPolicy" if case["obs"] else "CnnPolicy",
         Spaces(case["obs"], case["continuous"], case["discrete"]),
         buffer_size=case["capacity"],
         batch_size=case["batch"],
@@ -58,8 +61,13 @@ def off_policy(case: dict[str, Any]) -> Callable[[int], int]:
         seed=0,
     )
     random, buffer = np.random.default_rng(0), model.replay_buffer
-    for each in (buffer.observations, buffer.next_observations, buffer.rewards):
-        each[:] = random.standard_normal(each.shape, np.float32)
+    if case["obs"]:
+        for each in (buffer.observations, buffer.next_observations):
+            each[:] = random.standard_normal(each.shape, np.float32)
+    else:
+        buffer.observations[:] = random.integers(0, 256, buffer.observations.shape, np.uint8)
+        buffer.next_observations[:] = buffer.observations
+    buffer.rewards[:] = random.standard_normal(buffer.rewards.shape, np.float32)
     if case["discrete"]:
         buffer.actions[:] = random.integers(0, case["discrete"], buffer.actions.shape)
     else:

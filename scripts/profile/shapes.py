@@ -83,15 +83,20 @@ def some_rows(ring: Ring, count: int, seed: int) -> Rows:
     return rows
 
 
+def fill(ring: Ring, writer: Writer, seed: int = 0) -> None:
+    """A lane of a ring that has frames."""
+    steps = Steps(ring, writer, seed)
+    while writer.published < ring.capacity:
+        steps.append()
+
+
 def full_ring(shape: Shape, lanes: int = 1) -> Ring:
     """A ring whose lanes are all full."""
     ring = Ring.create(shape.spec, Recording(), lanes, shape.capacity)
     for lane in range(lanes):
         writer = ring.writer(lane, 0)
         if ring.frames:
-            steps = Steps(ring, writer, lane)
-            while writer.published < ring.capacity:
-                steps.append()
+            fill(ring, writer, lane)
         else:
             rows = some_rows(ring, min(1000, ring.capacity // 2), lane)
             while writer.published < ring.capacity:

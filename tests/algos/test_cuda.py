@@ -30,10 +30,12 @@ def test_a_graph_does_what_its_kernels_do_one_after_the_other(
     other.graphs.recorder = None
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     place = Place(rows_for(one, 0), CUDA)
+    # some sums are made in any order, and bfloat16 rounds what differs in the last bit
+    rtol, atol = (1e-4, 1e-6) if precision == "float32" else (2e-2, 1e-2)
     with torch.autocast(CUDA, torch.bfloat16, enabled=precision == "bfloat16"):
         for number in range(30):
             for its, expected in zip(update(one, number, place), update(other, number, None), strict=True):
-                torch.testing.assert_close(its, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+                torch.testing.assert_close(its, expected, rtol=rtol, atol=atol, equal_nan=True)
     parts = one.graphs._known.values()
     assert len(parts) == (2 if name == "td3" else 1) and all(each.again for each in parts), "nothing was recorded"
 
