@@ -47,7 +47,8 @@ class Accumulator:
         layout = row_layout(spec, recording)
         self._recording, self._n_step = recording, n_step
         self._said = said(spec, recording)
-        self._powers = recording.gamma ** np.arange(n_step + 1)
+        # of gamma, by how old a decision is; the last one counts where there is none
+        self._powers = np.append(recording.gamma ** np.arange(n_step + 1), 0.0)
         # the window's decisions in rows that lack their end; an agent's k-th decision lies at k % n_step of its own
         self._window: Rows = np.zeros(agents * n_step, layout)
         self._age = np.full(agents * n_step, -1)  # decisions since this one; -1: empty
@@ -88,7 +89,7 @@ class Accumulator:
         is_open = self._decisions > 0
         known = is_open[ended.agent]  # an episode that ended before its first decision is nobody's
         is_open[ended.agent] = False
-        going_on = is_open[step.agent]  # the reward of an episode's first decision belongs to no action
+        going_on = is_open[step.agent].nonzero()[0]  # the reward of an episode's first decision belongs to no action
         over, terminated = ended.agent[known], ended.terminated[known]
         agents = _after(over, step.agent[going_on])
         reward = _after(ended.reward[known], step.reward[going_on])
@@ -135,7 +136,7 @@ class Accumulator:
         """
         age = self._age_of[agents]
         is_open = age >= 0
-        self._reward_of[agents] += np.where(is_open, self._powers[age] * reward[:, None], 0)
+        self._reward_of[agents] += self._powers[age] * reward[:, None]
         age += is_open
         self._age_of[agents] = age
         self._return[agents] += reward
