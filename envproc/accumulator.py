@@ -47,8 +47,7 @@ class Accumulator:
         layout = row_layout(spec, recording)
         self._recording, self._n_step = recording, n_step
         self._said = said(spec, recording)
-        # of gamma, by how old a decision is; the last one counts where there is none
-        self._powers = np.append(recording.gamma ** np.arange(n_step + 1), 0.0)
+        self._powers = recording.gamma ** np.arange(n_step + 1)
         # the window's decisions in rows that lack their end; an agent's k-th decision lies at k % n_step of its own
         self._window: Rows = np.zeros(agents * n_step, layout)
         self._age = np.full(agents * n_step, -1)  # decisions since this one; -1: empty
@@ -136,7 +135,7 @@ class Accumulator:
         """
         age = self._age_of[agents]
         is_open = age >= 0
-        self._reward_of[agents] += self._powers[age] * reward[:, None]
+        self._reward_of[agents] += self._powers[age] * reward[:, None]  # an empty place's is 0 again when it is taken
         age += is_open
         self._age_of[agents] = age
         self._return[agents] += reward
