@@ -11,6 +11,7 @@ import numpy as np
 from core.net import Net, NetSpec
 from core.types import ACTION_MASK, Action, ActionSpec, BoolArray, FloatArray, IntArray, Obs, require
 
+_LOWEST, _HIGHEST = np.array(-1, np.float32), np.array(1, np.float32)  # arrays: a quarter of the time of np.clip
 _HALF_LOG_2PI = np.float32(0.5 * np.log(2 * np.pi))
 LOG_STD = (-5.0, 2.0)
 """limits of the squashed head's log standard deviation"""
@@ -161,7 +162,8 @@ class Policy:
             drawn += (1 - noise.theta) * self._noises[agents]
             self._noises[agents] = drawn
         drawn += action
-        return np.clip(drawn, -1, 1, out=drawn)
+        np.maximum(drawn, _LOWEST, out=drawn)
+        return np.minimum(drawn, _HIGHEST, out=drawn)
 
     def _sample(self, output: FloatArray, obs: Obs, state: FloatArray, explore: bool) -> Decision:
         """A normal sample of each continuous action, a choice by its probability in each branch."""

@@ -18,6 +18,7 @@ Where = slice | IntArray
 """which of a batch's places"""
 ALL = slice(None)
 CPU = torch.device("cpu")
+_ZERO = np.array(0)
 
 
 class Outbox:
@@ -54,8 +55,9 @@ class Gather:
     def __init__(self, ring: Ring, n: int, device: torch.device = CPU) -> None:
         """`device`: where its batches will be sent."""
         self._ring = ring
+        self._capacity = np.array(ring.capacity)  # as an array: numpy takes 0.2 us longer for a number of Python's
         # a writer may begin so many rows while a batch is being copied; drawing above it saves drawing again
-        self._guard = ring.capacity // 64
+        self._safe = np.array(ring.capacity - ring.capacity // 64)
         self._begin = -(-4 * n // 64) * 64  # of the rows, behind the weights
         self._outbox = Outbox(self._begin + n * ring.layout.itemsize, device)
         memory = self._outbox.memory.numpy()
@@ -75,11 +77,11 @@ class Gather:
         """(lanes,) the oldest row that may be drawn, and the end of the newest."""
         ring = self._ring
         claimed, published = ring.load(Word.CLAIMED), ring.load(Word.PUBLISHED)  # so that no window can be negative
-        return np.maximum(claimed - (ring.capacity - self._guard), 0), published
+        return np.maximum(claimed - self._safe, _ZERO), published
 
     def copy(self, lane: IntArray, index: IntArray, where: Where = ALL) -> None:
         """Copy the rows `index` of these lanes to `where`, each intact or torn: ask `torn` afterwards."""
-        slots = index % self._ring.capacity + lane * self._ring.capacity
+        slots = index % self._capacity + lane * self._capacity
         self._outbox.make_ready()
         if isinstance(where, slice):
             self._from.take(slots, out=self._to[where], mode="clip")
@@ -92,7 +94,7 @@ class Gather:
     def torn(self, lane: IntArray, index: IntArray, where: Where = ALL) -> BoolArray:
         """Which copied rows, or frames of theirs, a writer may have begun to overwrite."""
         ring = self._ring
-        torn: BoolArray = index < (ring.words[:, Word.CLAIMED] - ring.capacity)[lane]
+        torn: BoolArray = index < (ring.words[:, Word.CLAIMED] - self._capacity)[lane]
         if self._stacks:
             oldest = (ring.words[:, Word.FRAMES_CLAIMED] - ring.num_frames)[lane]
             for stack in self._stacks:
@@ -101,7 +103,7 @@ class Gather:
 
     def has(self, index: IntArray) -> bool:
         """Whether these are the rows that were copied."""
-        return np.array_equal(self._index, index)
+        return int(np.count_nonzero(self._index == index)) == len(index)
 
     def batch(self, device: torch.device, count: int | None = None) -> Batch:
         """The first `count` places as tensors: on the CPU views, to another device one transfer, and one a stack.

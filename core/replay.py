@@ -40,7 +40,7 @@ class Sampler:
     def draw(self) -> None:
         """The same, but the rows are wanted as a batch alone."""
         lane, index = self._copy(ALL, self._batch_size)
-        torn = np.flatnonzero(self.gather.torn(lane, index))
+        torn = self.gather.torn(lane, index).nonzero()[0]
         while len(torn):
             self.num_lapped += len(torn)
             lane[torn], index[torn] = self._copy(torn, len(torn))

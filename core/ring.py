@@ -180,7 +180,7 @@ class Ring:
     @property
     def agent_steps(self) -> int:
         """Decisions made so far, over all lanes."""
-        return int(self.load(Word.DECISIONS).sum())
+        return sum(self.load(Word.DECISIONS).tolist())
 
     @property
     def lanes_used(self) -> int:

@@ -88,7 +88,7 @@ class Accumulator:
         is_open = self._decisions > 0
         known = is_open[ended.agent]  # an episode that ended before its first decision is nobody's
         is_open[ended.agent] = False
-        going_on = is_open[step.agent]  # the reward of an episode's first decision belongs to no action
+        going_on = is_open[step.agent].nonzero()[0]  # the reward of an episode's first decision belongs to no action
         over, terminated = ended.agent[known], ended.terminated[known]
         agents = _after(over, step.agent[going_on])
         reward = _after(ended.reward[known], step.reward[going_on])
@@ -135,7 +135,7 @@ class Accumulator:
         """
         age = self._age_of[agents]
         is_open = age >= 0
-        self._reward_of[agents] += np.where(is_open, self._powers[age] * reward[:, None], 0)
+        self._reward_of[agents] += self._powers[age] * reward[:, None]  # an empty place's is 0 again when it is taken
         age += is_open
         self._age_of[agents] = age
         self._return[agents] += reward

@@ -37,29 +37,32 @@ MAX_SPIN = 7.0
 INERTIA = 0.4 * RADIUS**2  # of a solid sphere
 STICK = 1 / (1 + RADIUS**2 / INERTIA)  # impulse that stops a slip of 1 m/s at the rim: 2/7, as the ball also spins up
 
-_NO_TURN = np.array([[1.0], [0.0]])  # cos, sin
+_NO_TURN = np.array(1.0 + 0.0j)  # cos + i sin
 # components of w, y, z, x that a turn about own Z, and one about own X, takes as real and as imaginary parts
 _COMPLEX_PAIRS = ((slice(0, 2), slice(2, 4)), (slice(0, 4, 2), slice(3, None, -2)))
 
 # What act() and simulate() compute with, as arrays: numpy takes 0.2 us longer, half a call, for a number of Python's
 _ZERO, _TINY, _TILTED, _LOW, _FAR = (np.array(each) for each in (0.0, 1e-12, 0.25, -2.0, 3.0))
-_DT, _TOP, _RESTING, _RADIUS = (np.array(each) for each in (DT, TOP, TOP + RADIUS, RADIUS))
-_STICK, _FRICTION, _MAX_SPIN = (np.array(each) for each in (STICK, FRICTION, MAX_SPIN))
-_SPUN_UP, _SPIN_KEPT = np.array(RADIUS / INERTIA), np.array(1.0 - ANGULAR_DRAG * DT)  # by a push at the rim; in DT
+_HALF_TURN = np.array(radians(1.0))
+_DT, _TOP, _RESTING = (np.array(each) for each in (DT, TOP, TOP + RADIUS))
+_STICK, _FRICTION, _MAX_SPIN = (np.array(each) for each in (-STICK, -FRICTION, MAX_SPIN))  # both against the slip
+_KEPT_SPIN = np.array(MAX_SPIN / (1.0 - ANGULAR_DRAG * DT))  # of which the drag leaves MAX_SPIN after DT
+# the cross product of up and (x, z) is (z, -x): of a spin the rim's velocity, and of a push there, against it, a spin
+_RIM, _SPUN_UP = (np.array([[size], [-size]]) for size in (RADIUS, -RADIUS / INERTIA))
 
 
 def _frame(w: float, y: float, z: float, x: float) -> Array:
-    """(2, 3, 3) of the rotation q: the plate's own axes, one a row, and the matrix of the cross product `n x`."""
+    """(3, 3) the plate's own axes after the rotation q, one a row."""
     own_x = (w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y))
-    n = (2 * (x * y - w * z), w * w + y * y - x * x - z * z, 2 * (y * z + w * x))
+    own_y = (2 * (x * y - w * z), w * w + y * y - x * x - z * z, 2 * (y * z + w * x))
     own_z = (2 * (x * z + w * y), 2 * (y * z - w * x), w * w + z * z - x * x - y * y)
-    return np.array([[own_x, n, own_z], [(0.0, -n[2], n[1]), (n[2], 0.0, -n[0]), (-n[1], n[0], 0.0)]])
+    return np.array([own_x, own_y, own_z])
 
 
 def _as_matrix() -> Array:
-    """(18, 16) that takes the products of q's components to `_frame`: it is quadratic in q, so one matmul does all."""
+    """(9, 16) that takes the products of q's components to `_frame`, y last: quadratic in q, it is one matmul."""
     unit = np.eye(4)
-    columns = [(_frame(*(a + b)) - _frame(*a) - _frame(*b)).ravel() / 2 for a in unit for b in unit]
+    columns = [(_frame(*(a + b)) - _frame(*a) - _frame(*b))[[0, 2, 1]].ravel() / 2 for a in unit for b in unit]
     return np.stack(columns, axis=1)
 
 
@@ -79,10 +82,19 @@ class Balls:
         self.velocity = self.state[7:10]
         self.spin = self.state[10:]
         self.gravity = GRAVITY
-        # the turns about own Z and own X by half the angle, each as cos and sin, and which way they go
-        self._turns, self._signs = np.zeros((2, 2, num)), np.zeros((2, num))
-        self._ball_and_spin = self.state[4:].reshape(3, 1, 3, num)[::2]
+        # the turns about own Z and own X by half the angle, each as cos + i sin, and which way they go
+        self._turns, self._signs = np.zeros((2, num), np.complex128), np.zeros((2, num))
+        parts = ((self.plate[real], self.plate[imaginary]) for real, imaginary in _COMPLEX_PAIRS)
+        self._halves = [(*part, *way) for part, *way in zip(parts, self._turns, self._signs, strict=True)]
+        self._pairs = np.zeros((2, num), np.complex128)
         self._form = _as_matrix()
+        self._motion = self.state[4:].reshape(3, 3, num)  # ball, velocity, spin
+        self._falling = self.velocity[1]
+        # what the plate changes of these in one step, along its own x, z and up: ball and velocity up, velocity and
+        # spin along x and z, and no more
+        self._change = np.zeros((3, 3, num))
+        self._lift, self._push = self._up = np.zeros((2, num))
+        self._rub, self._twist = self._change[1, :2], self._change[2, :2]
 
     def seed(self, seed: int) -> None:
         """An agent's luck is its own: the same whatever happens to the others, and however many there are."""
@@ -99,18 +111,20 @@ class Balls:
             a, b = about_x * radians(5.0), about_z * radians(5.0)  # half of the angles
             plate = (cos(a) * cos(b), -sin(a) * sin(b), cos(a) * sin(b), sin(a) * cos(b))
             self.state[:10, agent] = (*plate, 1.5 * right, 4.0, 1.5 * ahead, 0.0, 0.0, 0.0)
-        self._turns[:, :, agents] = _NO_TURN
+            self._turns[:, agent] = _NO_TURN
 
-    def see(self, agents: IntArray) -> FloatArray:
+    def see(self, agents: IntArray | slice) -> FloatArray:
         """(m, 8) what these agents observe."""
-        return self.seen.T[agents].astype(np.float32)
+        return self.seen.T[agents].astype(np.float32, order="C")
 
     def aim(self, wish: FloatArray) -> None:
         """(n, 2) actions, for all Academy steps until the next: about the plate's own Z, then its own X."""
         # half of at most 2 degrees, in double precision: a cosine rounded to single shrinks q turn by turn
-        half = wish.T.astype(np.float64).clip(-1.0, 1.0) * radians(1.0)
-        np.cos(half, out=self._turns[:, 0])
-        np.sin(half, out=self._turns[:, 1])
+        half = wish.T.astype(np.float64, order="C")
+        half *= _HALF_TURN
+        np.minimum(np.maximum(half, -_HALF_TURN, out=half), _HALF_TURN, out=half)
+        np.cos(half, out=self._turns.real)
+        np.sin(half, out=self._turns.imag)
         np.sign(half, out=self._signs)
 
     def act(self) -> BoolArray:
@@ -123,43 +137,41 @@ class Balls:
     def _turn(self) -> None:
         """Turn the plates about own Z, then own X, unless that component stands beyond 0.25 and would grow further."""
         # Turning about an own axis multiplies two pairs of q's components, as complex numbers, by cos + i sin.
-        plate = self.plate
-        for (real, imaginary), turn, sign in zip(_COMPLEX_PAIRS, self._turns, self._signs, strict=True):
-            free = plate[imaginary][0] * sign < _TILTED
-            by_cos, by_sin = np.where(free, turn, _NO_TURN)[:, None] * plate
-            np.subtract(by_cos[real], by_sin[imaginary], out=plate[real])
-            np.add(by_cos[imaginary], by_sin[real], out=plate[imaginary])
+        pairs = self._pairs
+        for real, imaginary, turn, sign in self._halves:
+            free = imaginary[0] * sign < _TILTED
+            pairs.real, pairs.imag = real, imaginary
+            pairs *= np.where(free, turn, _NO_TURN)
+            real[:], imaginary[:] = pairs.real, pairs.imag
 
     def simulate(self) -> None:
         """0.02 s of a rigid ball, in free fall or on the plate, which does not feel it and turns between the steps."""
-        plate, ball, velocity, spin = self.plate, self.ball, self.velocity, self.spin
-        velocity[1] -= self.gravity * DT
+        self._falling -= self.gravity * DT
 
-        # where the ball is on its plate: the plate has an edge and the ball can fall over it
-        products = (plate[:, None] * plate).reshape(16, -1)
-        axes, cross_n = frame = (self._form @ products).reshape(2, 3, 3, -1)
-        n = axes[1]
-        place, rim = _dot(frame, self._ball_and_spin)  # n x spin is the rim's way, for a radius of 1
-        height, within = place[1], np.abs(place) <= _TOP
-        over = (height > _TOP) & within[0] & within[2]
-        gap = height - _RESTING
+        # along the plate's own axes x, z and up: where the ball is, its velocity, its spin
+        products = (self.plate[:, None] * self.plate).reshape(16, -1)
+        axes = (self._form @ products).reshape(3, 3, -1)
+        place, velocity, spin = np.einsum("ijn,kjn->kin", axes, self._motion)
+        # the plate has an edge and the ball can fall over it
+        height, within = place[2], np.abs(place[:2]) <= _TOP
+        over = (height > _TOP) & within[0] & within[1]
 
+        # out of a plate that turned into it
+        np.subtract(_RESTING, height, out=self._lift)
         # normal impulse: no more approach than closes the gap in this step, and no bounce
-        rise = _dot(velocity, n)
-        push = np.maximum(-rise - np.maximum(gap, _ZERO) / _DT, _ZERO) * over
-
+        np.subtract(np.minimum(self._lift, _ZERO) / _DT, velocity[2], out=self._push)
+        np.maximum(self._up, _ZERO, out=self._up)
+        self._up *= over
         # friction at the rim, Coulomb: stops the slip if it can, and turns the ball
-        slip = velocity - n * rise + _RADIUS * rim
-        speed = np.sqrt(_dot(slip, slip))
-        rub = slip * -np.minimum(_STICK, _FRICTION * push / np.maximum(speed, _TINY))
-        velocity += n * push + rub
-        spin -= _dot(cross_n, rub) * _SPUN_UP
-        spin *= _SPIN_KEPT
-        spin *= _MAX_SPIN / np.maximum(np.sqrt(_dot(spin, spin)), _MAX_SPIN)
+        slip = velocity[:2] + spin[1::-1] * _RIM
+        speed = np.maximum(np.hypot(slip[0], slip[1]), _TINY)
+        np.multiply(slip, np.maximum(_STICK, _FRICTION * self._push / speed), out=self._rub)
+        np.multiply(self._rub[::-1], _SPUN_UP, out=self._twist)
 
-        # out of a plate that turned into it, then along
-        ball -= n * (np.minimum(gap, _ZERO) * over)
-        ball += velocity * _DT
+        self._change[:2, 2] = self._up
+        self._motion += np.einsum("ijn,kin->kjn", axes, self._change)
+        self.spin *= _MAX_SPIN / np.maximum(np.sqrt(np.add.reduce(self.spin * self.spin)), _KEPT_SPIN)
+        self.ball += self.velocity * _DT
 
 
 class Ball3D:
@@ -176,6 +188,7 @@ class Ball3D:
         self._steps = np.zeros(num, np.int64)  # Academy steps of the episode
         self._reward = np.zeros(num, np.float32)
         self._asked = self._agents[:0]  # to be reset at the next step
+        self._nobody: End = self._agents[:0], np.zeros((0, 8), np.float32), self._reward[:0], np.zeros(0, np.bool_)
 
     def reset(self, seed: int) -> Step:
         """Everybody from scratch. An agent's luck is its own: the same whatever happens to the others."""
@@ -206,7 +219,7 @@ class Ball3D:
         from envproc.ball3d_picture import draw  # only here: a worker stays small
 
         first = slice(AGENTS_PER_AREA)
-        axes = np.array([_frame(*plate)[0] for plate in self._balls.plate[:, first].T])
+        axes = np.array([_frame(*plate) for plate in self._balls.plate[:, first].T])
         return draw(axes, self._balls.ball[:, first].T)
 
     def step(self, action: Action) -> Step:
@@ -236,11 +249,9 @@ class Ball3D:
         return self._decide(ends)
 
     def _decide(self, ends: list[End]) -> Step:
-        if not ends:
-            ends.append((nobody := self._agents[:0], self._balls.see(nobody), self._reward[:0], np.zeros(0, np.bool_)))
-        agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(*ends, strict=True))
+        agent, seen, reward, fallen = (np.concatenate(parts) for parts in zip(self._nobody, *ends, strict=True))
         ended = Ended(agent, {"vector": seen}, reward, fallen)
-        return Step(self._agents, {"vector": self._balls.see(self._agents)}, self._reward, ended)
+        return Step(self._agents, {"vector": self._balls.see(slice(None))}, self._reward, ended)
 
     def _end(self, agents: IntArray, fallen: BoolArray) -> End:
         """End these episodes now, be it in the middle of a period; what is returned is from before the reset."""
@@ -252,9 +263,3 @@ class Ball3D:
     def _begin(self, agents: IntArray) -> None:
         self._steps[agents] = 0
         self._balls.begin(agents)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    """Sum of a * b over the components, the axis before the agents; of (3, 3, n) and (3, n), matrix times vector."""
-    total: Array = np.add.reduce(a * b, axis=-2)
-    return total

@@ -123,7 +123,10 @@ def refuse_bad_numbers(step: Step, largest_reward: np.float32 = LARGEST) -> None
         if len(agents):
             for name, values in (("reward", reward), *obs.items()):
                 largest = largest_reward if values is reward else LARGEST
-                if values.dtype.kind == "f" and not (good := np.abs(values) <= largest).all():  # NaN is not <= either
+                if values.dtype.kind != "f":
+                    continue
+                good = np.abs(values) <= largest  # NaN is not
+                if np.count_nonzero(good) < good.size:
                     at = tuple(np.argwhere(~good)[0].tolist())
                     raise BadNumber(f"the environment gave agent {agents[at[0]]} {values[at]} as {name}{list(at[1:])}")
 

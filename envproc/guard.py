@@ -69,7 +69,8 @@ class Guard:
         Raises BadNumber.
         """
         for name in self._decided:
-            if not np.isfinite(values := getattr(decision, name)).all():
+            values = getattr(decision, name)
+            if np.count_nonzero(np.isfinite(values)) < values.size:
                 self._without_bad_decisions(agents, decision, name, values)
         if len(self._blind):
             seeing = ~np.isin(agents, self._blind)
