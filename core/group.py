@@ -1,0 +1,222 @@
+"""Group: the learners of one job, one to a rank, as torchrun starts them, and all that travels between them.
+
+Every rank makes the same calls in the same order; each call waits for all of them. Who is missing is named after some
+seconds, and given up after `longest_s`: GroupLost ends the round then, and torchrun begins the next one.
+
+A process is in one group for its life, as torch.distributed has it. `joined` says in which: so an algorithm need not be
+told, and a run of one learner pays for nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from core.watch import Interrupted
+
+_TOLD_AFTER_S = 3.0
+"""of waiting for others, who it is that does not come"""
+_LOOK_EVERY_S = 0.5
+_NAP_S = 0.02
+_STORE_S = 2.0
+"""that the store may take to answer"""
+
+_joined: Group | None = None
+
+
+def joined() -> Group | None:
+    """The group that this process learns in, if it is one of several."""
+    return _joined
+
+
+class GroupLost(Exception):
+    """Somebody is gone, or cannot be heard: this round is over. The message names who, as far as that is known."""
+
+
+class Differs(Exception):
+    """The ranks have not the same parameters any more; the message names who is alone."""
+
+
+class _Work(Protocol):
+    """What torch.distributed calls a collective that is under way."""
+
+    def wait(self, timeout: timedelta = ..., /) -> bool: ...
+
+    def is_completed(self) -> bool: ...
+
+
+class Group:
+    """This process's place in the group, by torchrun's environment variables."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.local_rank, self.local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        self.tell: Callable[[str, str], None] = lambda event, detail: None
+        """called when somebody does not come, and when they come after all"""
+        restarts, given = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["TORCHELASTIC_RUN_ID"]
+        has_id = given != "none"  # or else there is one agent for all, which counts its restarts
+        self.job = given if has_id else f"{socket.gethostname()}-{os.getppid()}"
+        """the same in each round of one job"""
+        self.may_go_on = has_id or restarts != "0"
+        """there may have been a round before this one"""
+        store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=60))))
+        self._store = PrefixStore(f"sharl-{restarts}" if not has_id else "sharl", store)
+        self._longest_s = 60.0
+        self._interrupted: Callable[[], bool] = lambda: False
+        self._count = 0  # of what was waited for
+        self._rooms: dict[tuple[int, torch.device], Tensor] = {}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank decides and keeps the records."""
+        return self.rank == 0
+
+    def agree(self, given: dict[str, Any]) -> None:
+        """Raises ValueError, on every rank, naming rank and field, unless all were given the same."""
+        self.say(f"given-{self.rank}", given)
+        given = self.hear("given-0")
+        for rank in range(1, self.size):
+            its = self.hear(f"given-{rank}")
+            for name in [*given, *(name for name in its if name not in given)]:
+                if given.get(name) != its.get(name):
+                    raise ValueError(
+                        f"rank {rank} was given {name} {its.get(name)!r}, rank 0 {given.get(name)!r}; "
+                        "start all of them with the same options"
+                    )
+
+    def say(self, key: str, what: Any) -> None:
+        """Leave it for the others."""
+        self._store.set(key, msgspec.json.encode(what).decode())
+
+    def hear(self, key: str) -> Any:
+        """What somebody leaves there, once it is there. Raises GroupLost, or Interrupted."""
+        deadline = time.monotonic() + self._longest_s
+        while not self._store.check([key]):
+            if self._interrupted():
+                raise Interrupted
+            if time.monotonic() > deadline:
+                raise GroupLost(f"nobody has said {key} for {self._longest_s:.0f} s")
+            time.sleep(_NAP_S)
+        return msgspec.json.decode(self._store.get(key))
+
+    def connect(self, device: torch.device, longest_s: float, interrupted: Callable[[], bool]) -> None:
+        """Join: from now on the ranks learn together. `longest_s`: that one may be waited for.
+
+        Raises GroupLost, or Interrupted when `interrupted` says that this process is to end.
+        """
+        global _joined
+        self._longest_s, self._interrupted = longest_s, interrupted
+        if self.size == 1:
+            return
+        self.say(f"here-{self.rank}", True)
+        for rank in range(self.size):
+            self.hear(f"here-{rank}")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        limit = timedelta(seconds=longest_s + _TOLD_AFTER_S)  # ours comes first: it says who
+        try:
+            distributed.init_process_group(
+                backend, store=self._store, rank=self.rank, world_size=self.size, timeout=limit
+            )
+        except RuntimeError as error:
+            raise GroupLost(f"the {self.size} ranks cannot reach each other: {_line(error)}") from error
+        _joined = self
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Make `x` the sum over all ranks, in place; the same bits on each."""
+        self._wait(distributed.all_reduce(x, async_op=True), x.device)
+        return x
+
+    def average(self, grad: Tensor, loss: Tensor, weight: float | Tensor) -> Tensor:
+        """Make (P,) `grad` the mean over all ranks, each counting by its `weight`, in place; returns that of `loss`."""
+        key = len(grad), grad.device
+        if key not in self._rooms:
+            with torch.inference_mode(False):  # for whoever comes, in that mode or not
+                self._rooms[key] = grad.new_empty(len(grad) + 2)
+        room = self._rooms[key]
+        torch.mul(grad, weight, out=room[:-2])
+        room[-2], room[-1] = loss * weight, weight
+        self.sum(room)
+        torch.div(room[:-2], room[-1], out=grad)
+        return room[-2] / room[-1]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(size, n) what each rank has as its (n,) `x`, on the CPU."""
+        them = [torch.empty_like(x) for _ in range(self.size)]
+        self._wait(distributed.all_gather(them, x, async_op=True), x.device)
+        return torch.stack(them)
+
+    def share(self, state: Any) -> Any:
+        """Rank 0's `state`, tensors and numbers in dicts, on every rank."""
+        file = io.BytesIO()
+        if self.leads:
+            torch.save(state, file)
+        size = int(self.sum(torch.tensor([len(file.getvalue())])))
+        raw = torch.frombuffer(file.getbuffer(), dtype=torch.uint8) if self.leads else torch.zeros(size).byte()
+        self._wait(distributed.broadcast(raw, 0, async_op=True), raw.device)
+        return torch.load(io.BytesIO(raw.numpy().tobytes()), map_location="cpu", weights_only=True)
+
+    def compare(self, digest: str, updates: int) -> None:
+        """Raises Differs, on every rank, unless all have the same."""
+        them = [bytes(each.tolist()) for each in self.gather(torch.tensor(list(bytes.fromhex(digest))))]
+        usual, _ = Counter(them).most_common(1)[0]  # of equals rank 0's
+        if alone := [str(rank) for rank, its in enumerate(them) if its != usual]:
+            raise Differs(
+                f"after {updates:,} updates rank {' and '.join(alone)} has not the parameters that the others have; "
+                "the run goes on from its newest checkpoint (torchrun --max-restarts, or --resume)"
+            )
+
+    def _wait(self, work: _Work, device: torch.device) -> None:
+        """Until all ranks have come. On a GPU nobody waits: NCCL ends the process that waits for too long."""
+        if device.type != "cpu":
+            work.wait()
+            return
+        self._count += 1
+        begun, told = time.monotonic(), False
+        while True:
+            try:
+                work.wait(timedelta(seconds=_LOOK_EVERY_S))
+                break
+            except RuntimeError as error:
+                waited = time.monotonic() - begun
+                if work.is_completed():  # gloo's own: a connection has ended
+                    raise GroupLost(f"{self._missing()} is gone: {_line(error)}") from error
+                if waited > self._longest_s or (waited > _TOLD_AFTER_S and self._interrupted()):
+                    raise GroupLost(f"{self._missing()} has not come for {waited:.0f} s") from error
+                if waited > _TOLD_AFTER_S and not told:
+                    self.tell("stalls", f"{self._missing()} has not come for {waited:.0f} s")
+                    told = True
+        if told:
+            self.tell("goes on", f"after {time.monotonic() - begun:.1f} s")
+
+    def _missing(self) -> str:
+        """Which ranks do not wait here for the others."""
+        found: list[str] = []
+
+        def ask() -> None:
+            key = f"waits-{self._count}"
+            self._store.set(f"{key}-{self.rank}", "")
+            time.sleep(_LOOK_EVERY_S)  # others notice a little later
+            found.extend(f"rank {each}" for each in range(self.size) if not self._store.check([f"{key}-{each}"]))
+
+        # a store behind a cut link does not answer, and a thread need not be waited for
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_STORE_S)
+        return " and ".join(found) or "another rank"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
