@@ -126,7 +126,7 @@ def train(plan: Plan) -> int:
 
         def config() -> dict[str, Any]:
             job = {"job": group.job} if group else {}
-            return {"algorithm": name, **jsonable(settings.options), "run": path.name, **job}
+            return {"algorithm": name, **jsonable(settings.options), "run": plan.path.name, **job}
 
         def config_of(lane: int, epoch: int) -> WorkerConfig:
             return worker_config(settings.options, lane, epoch, server, path, trace)
