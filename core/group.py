@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,7 +23,7 @@ from typing import Any, Protocol
 import msgspec
 import torch
 from torch import Tensor, distributed
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from core.watch import Interrupted
@@ -30,7 +31,11 @@ from core.watch import Interrupted
 _TOLD_AFTER_S = 3.0
 """of waiting for others, who it is that does not come"""
 _LOOK_EVERY_S = 0.5
+_ROUND = "sharl"
+"""where rank 0 says which round this is"""
 _NAP_S = 0.02
+_START_S = 60.0
+"""that they may take to find each other"""
 _STORE_S = 2.0
 """that the store may take to answer"""
 
@@ -72,12 +77,31 @@ class Group:
         """the same in each round of one job"""
         self.may_go_on = has_id or restarts != "0"
         """there may have been a round before this one"""
-        store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=60))))
-        self._store = PrefixStore(f"sharl-{restarts}" if not has_id else "sharl", store)
-        self._longest_s = 60.0
-        self._interrupted: Callable[[], bool] = lambda: False
+        self.interrupted: Callable[[], bool] = lambda: False
+        """whether this process is to end: it waits no more for others who do not come"""
+        self._longest_s = _START_S
         self._count = 0  # of what was waited for
         self._rooms: dict[tuple[int, torch.device], Tensor] = {}
+        store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=_START_S))))
+        self._store = self._enter(store)
+
+    def _enter(self, store: Store) -> PrefixStore:
+        """Where the words of this round are kept. The store outlives rounds, and so do the words of the dead: who is
+        meant is told by a number that each process has drawn for itself."""
+        mine, deadline = uuid.uuid4().hex, time.monotonic() + _START_S
+        if self.leads:
+            store.set(_ROUND, mine)
+            self._store = PrefixStore(mine, store)
+            self.say("begin", {str(rank): self.hear(f"comes-{rank}") for rank in range(1, self.size)})
+            return self._store
+        while time.monotonic() < deadline:
+            if store.check([_ROUND]):
+                self._store = PrefixStore(store.get(_ROUND).decode(), store)
+                self.say(f"comes-{self.rank}", mine)
+                if self._store.check(["begin"]) and self.hear("begin").get(str(self.rank)) == mine:
+                    return self._store
+            time.sleep(_NAP_S)
+        raise GroupLost(f"rank {self.rank} has not heard of rank 0 for {_START_S:.0f} s")
 
     @property
     def leads(self) -> bool:
@@ -101,29 +125,27 @@ class Group:
         """Leave it for the others."""
         self._store.set(key, msgspec.json.encode(what).decode())
 
-    def hear(self, key: str) -> Any:
+    def hear(self, key: str, within_s: float = _START_S) -> Any:
         """What somebody leaves there, once it is there. Raises GroupLost, or Interrupted."""
-        deadline = time.monotonic() + self._longest_s
+        deadline = time.monotonic() + within_s
         while not self._store.check([key]):
-            if self._interrupted():
+            if self.interrupted():
                 raise Interrupted
             if time.monotonic() > deadline:
-                raise GroupLost(f"nobody has said {key} for {self._longest_s:.0f} s")
+                raise GroupLost(f"nobody has said {key!r} for {within_s:.0f} s")
             time.sleep(_NAP_S)
         return msgspec.json.decode(self._store.get(key))
 
-    def connect(self, device: torch.device, longest_s: float, interrupted: Callable[[], bool]) -> None:
-        """Join: from now on the ranks learn together. `longest_s`: that one may be waited for.
-
-        Raises GroupLost, or Interrupted when `interrupted` says that this process is to end.
-        """
+    def connect(self, device: torch.device, longest_s: float, launch_s: float) -> None:
+        """Join: from now on the ranks learn together. `longest_s`: that one may be waited for; `launch_s`: that it may
+        take longer to come up. Raises GroupLost or Interrupted."""
         global _joined
-        self._longest_s, self._interrupted = longest_s, interrupted
+        self._longest_s = longest_s
         if self.size == 1:
             return
         self.say(f"here-{self.rank}", True)
         for rank in range(self.size):
-            self.hear(f"here-{rank}")
+            self.hear(f"here-{rank}", launch_s + longest_s)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         limit = timedelta(seconds=longest_s + _TOLD_AFTER_S)  # ours comes first: it says who
         try:
@@ -193,7 +215,7 @@ class Group:
                 waited = time.monotonic() - begun
                 if work.is_completed():  # gloo's own: a connection has ended
                     raise GroupLost(f"{self._missing()} is gone: {_line(error)}") from error
-                if waited > self._longest_s or (waited > _TOLD_AFTER_S and self._interrupted()):
+                if waited > self._longest_s or (waited > _TOLD_AFTER_S and self.interrupted()):
                     raise GroupLost(f"{self._missing()} has not come for {waited:.0f} s") from error
                 if waited > _TOLD_AFTER_S and not told:
                     self.tell("stalls", f"{self._missing()} has not come for {waited:.0f} s")

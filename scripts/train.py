@@ -81,6 +81,8 @@ def main(arguments: list[str]) -> int:
     except (GroupLost, Differs) as lost:
         print(f"error: {lost}", file=sys.stderr)
         return FATAL
+    except Interrupted:
+        return INTERRUPTED
 
 
 def train(plan: Plan) -> int:
@@ -103,6 +105,8 @@ def train(plan: Plan) -> int:
     options = dataclasses.replace(options, threads=options.threads or max(cores - options.workers, 1))
     torch.set_num_threads(options.threads)
     interrupts = Interrupts()
+    if group:
+        group.interrupted = interrupts.asked
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
             door = opened.enter_context(Door(options.control, options.control_keys)) if options.control else None
@@ -118,10 +122,13 @@ def train(plan: Plan) -> int:
             trace = opened.enter_context(traced(options)) if options.trace else None
             parts = None if spec is None else build(name, options, spec, opened)
             if group and not plan.leads:
+                group.hear("the run's directory")
                 run = opened.enter_context(RankDirectory(path, group.rank))
                 path = run.path
             elif not restores:
                 run = opened.enter_context(RunDirectory(path, force=options.force))
+            if group and plan.leads:
+                group.say("the run's directory", str(path))
         server = opened.enter_context(Server(door))
 
         def config() -> dict[str, Any]:
@@ -158,7 +165,7 @@ def train(plan: Plan) -> int:
                     before_s = snapshots.restore(found)
                     refuse_if_over(parts.learner, evaluations, options)
                 if group:
-                    group.connect(torch.device(options.device), options.hang_s, interrupts.asked)
+                    group.connect(torch.device(options.device), options.hang_s, options.launch_s)
                     parts.learner.meetings = Meetings(group, parts.learner) if group.size > 1 else None
         except (EnvFailed, WorkerLost) as lost:
             run.settle(config())

@@ -104,5 +104,5 @@ def _gradients(algorithm: Any) -> list[Tensor]:
 
 if __name__ == "__main__":
     group = Group()
-    group.connect(torch.device("cpu"), 60, lambda: False)
+    group.connect(torch.device("cpu"), 60, 60)
     torch.save(learn(group.rank), Path(sys.argv[1]))
