@@ -79,6 +79,8 @@ class Meetings:
 
     def may_learn(self, experience: Any | None) -> bool:
         """Whether all learn now, this rank from `experience`; None: it has nothing to learn from yet."""
+        if self.reason:
+            return False
         if not self._granted:
             if experience is None:
                 self.attend()

@@ -163,7 +163,8 @@ def train(plan: Plan) -> int:
                 evaluations, snapshots = keep_records(parts, options, server, path, plan.leads)
                 if restores:
                     before_s = snapshots.restore(found)
-                    refuse_if_over(parts.learner, evaluations, options)
+                    if not group:  # or else it ends at once: an earlier round may have come to the end
+                        refuse_if_over(parts.learner, evaluations, options)
                 if group:
                     group.connect(torch.device(options.device), options.hang_s, options.launch_s)
                     parts.learner.meetings = Meetings(group, parts.learner) if group.size > 1 else None
@@ -202,8 +203,8 @@ def train(plan: Plan) -> int:
         limits = Limits(options.min_workers, options.max_restarts, options.hang_s, options.launch_s)
         roster = Roster(parts.ring, server, crew, metrics, parts.spec, begin, limits)
         job = Job(
-            learner, server, watch, metrics, roster, settings.change, evaluations, snapshots, schedule,
-            crew.turn, interrupts.asked,
+            learner, server, watch, metrics, roster, settings.refuse if learner.meetings else settings.change,
+            evaluations, snapshots, schedule, crew.turn, interrupts.asked,
         )  # fmt: skip
 
         def hire_evaluator() -> None:
