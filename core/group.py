@@ -203,7 +203,7 @@ class Group:
     def _wait(self, work: _Work, device: torch.device) -> None:
         """Until all ranks have come. On a GPU nobody waits: NCCL ends the process that waits for too long."""
         if device.type != "cpu":
-            work.wait()
+            work.wait()  # no limit: it returns at once, and NCCL has one of its own
             return
         self._count += 1
         begun, told = time.monotonic(), False
