@@ -114,7 +114,7 @@ class Group:
         given = self.hear("given-0")
         for rank in range(1, self.size):
             its = self.hear(f"given-{rank}")
-            for name in [*given, *(name for name in its if name not in given)]:
+            for name in sorted({**given, **its}):
                 if given.get(name) != its.get(name):
                     raise ValueError(
                         f"rank {rank} was given {name} {its.get(name)!r}, rank 0 {given.get(name)!r}; "

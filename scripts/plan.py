@@ -57,7 +57,10 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     plan = None if arguments[:1] == [_RESUME] and not group.leads else _alone(arguments)
     given: dict[str, Any] = {"arguments": list(arguments)}
     if plan is not None and not plan.resumed:
-        given = {"algorithm": plan.algorithm, **jsonable(plan.options)}
+        said = jsonable(plan.options)
+        parts = {group: said.pop(group) for group in ("algo", "unity")}
+        given = {"algorithm": plan.algorithm, **said}
+        given |= {f"{part}.{name}": value for part, them in parts.items() for name, value in them.items()}
     try:
         group.agree(given)
         if plan is not None and group.leads:

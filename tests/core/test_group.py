@@ -50,3 +50,10 @@ def test_two_ranks_go_down_the_gradient_of_one_learner_with_both_batches(
             assert torch.equal(here, there), "the same bits"
             assert gradient.abs().max() > 1e-3
             torch.testing.assert_close(here, gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.thorough
+def test_the_rank_that_differs_is_named_by_all() -> None:
+    for process in start_ranks("tests.core.apart", ["00"], ["00"], ["11"], size=3):
+        _, error = process.communicate(timeout=PATIENCE_S)
+        assert "Differs: after 500 updates rank 2 has not the parameters" in error
