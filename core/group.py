@@ -9,6 +9,7 @@ told, and a run of one learner pays for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -229,15 +230,17 @@ class Group:
 
         def ask() -> None:
             key = f"waits-{self._count}"
-            self._store.set(f"{key}-{self.rank}", "")
-            time.sleep(_LOOK_EVERY_S)  # others notice a little later
-            found.extend(f"rank {each}" for each in range(self.size) if not self._store.check([f"{key}-{each}"]))
+            with contextlib.suppress(RuntimeError):  # the store may be gone, too
+                self._store.set(f"{key}-{self.rank}", "")
+                time.sleep(_LOOK_EVERY_S)  # others notice a little later
+                missing = [each for each in range(self.size) if not self._store.check([f"{key}-{each}"])]
+                found.append(" and ".join(f"rank {each}" for each in missing) or "what another rank has sent")
 
         # a store behind a cut link does not answer, and a thread need not be waited for
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(_STORE_S)
-        return " and ".join(found) or "another rank"
+        return found[0] if found else "another rank"
 
 
 def _line(error: Exception) -> str:
