@@ -22,6 +22,7 @@ from algos.ppo import PPO
 from algos.ppo import Config as PPOConfig
 from algos.sac import SAC
 from algos.sac import Config as SACConfig
+from core import rollout as rollouts_of
 from core.group import Group
 from core.ring import Ring, Word
 from core.rollout import Rollout
@@ -72,6 +73,7 @@ def _replay(name: str, rank: int) -> list[list[Tensor]]:
 def _ppo(rank: int) -> list[list[Tensor]]:
     torch.manual_seed(3)
     config = PPOConfig(hidden=(16, 16), epochs=1, batch_size=10**6, entropy=0.01)
+    rollouts_of._AT_ONCE = 64  # so that one has more pieces than the other
     algorithm = rollouts.shaken(PPO(rollouts.HYBRID, config))
     gradients = []
     with Ring.create(rollouts.HYBRID, algorithm.recording, 2, 4000) as ring:
