@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 def make_plan(arguments: Sequence[str]) -> Plan:
     """By the command line, and by torchrun's environment variables. Raises UsageError, Interrupted or GroupLost."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not rank_here():
         return _alone(arguments)
     try:
         group = Group()
@@ -72,6 +72,11 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     except ValueError as error:
         raise UsageError(str(error)) from error
     return Plan(said["algorithm"], options, options.runs_dir / said["run"], resumed, group)
+
+
+def rank_here() -> str:
+    """Who says something: "rank 1: ", or nothing where there is one learner that nobody but us has started."""
+    return f"rank {os.environ['RANK']}: " if "TORCHELASTIC_RUN_ID" in os.environ else ""
 
 
 def jsonable(options: Options[Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ from scripts.parts import (
     traced,
     worker_config,
 )
-from scripts.plan import Plan, jsonable, make_plan
+from scripts.plan import Plan, jsonable, make_plan, rank_here
 from scripts.run_directory import RankDirectory, RunDirectory
 from scripts.settings import Settings
 
@@ -76,10 +76,10 @@ def main(arguments: list[str]) -> int:
     try:
         return train(make_plan(arguments))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {rank_here()}{error}", file=sys.stderr)
         return USAGE
     except (GroupLost, Differs) as lost:
-        print(f"error: {lost}", file=sys.stderr)
+        print(f"error: {rank_here()}{lost}", file=sys.stderr)
         return FATAL
     except Interrupted:
         return INTERRUPTED
@@ -250,7 +250,7 @@ def train(plan: Plan) -> int:
         weights_sha256 = digest(learner.algorithm.state_dict())
         metrics.write("summary", **job.summary(), weights_sha256=weights_sha256, exit_code=exit_code)
     if trouble:
-        print(f"error: {trouble}", file=sys.stderr)
+        print(f"error: {rank_here()}{trouble}", file=sys.stderr)
     if timeline:
         print(timeline)
     if plan.leads:

@@ -73,7 +73,7 @@ def _replay(name: str, rank: int) -> list[list[Tensor]]:
 def _ppo(rank: int) -> list[list[Tensor]]:
     torch.manual_seed(3)
     config = PPOConfig(hidden=(16, 16), epochs=1, batch_size=10**6, entropy=0.01)
-    rollouts_of._AT_ONCE = 64  # so that one has more pieces than the other
+    at_once, rollouts_of._AT_ONCE = rollouts_of._AT_ONCE, 64  # so that one has more pieces than the other
     algorithm = rollouts.shaken(PPO(rollouts.HYBRID, config))
     gradients = []
     with Ring.create(rollouts.HYBRID, algorithm.recording, 2, 4000) as ring:
@@ -92,6 +92,7 @@ def _ppo(rank: int) -> list[list[Tensor]]:
             algorithm.update(rollout)
             gradients.append(_gradients(algorithm))
             begin = end
+    rollouts_of._AT_ONCE = at_once
     return gradients
 
 
