@@ -112,13 +112,15 @@ class Group:
     def agree(self, given: dict[str, Any]) -> None:
         """Raises ValueError, on every rank, naming rank and field, unless all were given the same."""
         self.say(f"given-{self.rank}", given)
-        given = self.hear("given-0")
-        for rank in range(1, self.size):
-            its = self.hear(f"given-{rank}")
-            for name in sorted({**given, **its}):
-                if given.get(name) != its.get(name):
+        them = [self.hear(f"given-{rank}") for rank in range(self.size)]
+        self.say(f"knows-{self.rank}", True)
+        for rank in range(self.size) if self.leads else ():  # the store may end with this process
+            self.hear(f"knows-{rank}")
+        for rank, its in enumerate(them):
+            for name in sorted({**them[0], **its}):
+                if them[0].get(name) != its.get(name):
                     raise ValueError(
-                        f"rank {rank} was given {name} {its.get(name)!r}, rank 0 {given.get(name)!r}; "
+                        f"rank {rank} was given {name} {its.get(name)!r}, rank 0 {them[0].get(name)!r}; "
                         "start all of them with the same options"
                     )
 
@@ -129,13 +131,16 @@ class Group:
     def hear(self, key: str, within_s: float = _START_S) -> Any:
         """What somebody leaves there, once it is there. Raises GroupLost, or Interrupted."""
         deadline = time.monotonic() + within_s
-        while not self._store.check([key]):
-            if self.interrupted():
-                raise Interrupted
-            if time.monotonic() > deadline:
-                raise GroupLost(f"nobody has said {key!r} for {within_s:.0f} s")
-            time.sleep(_NAP_S)
-        return msgspec.json.decode(self._store.get(key))
+        try:
+            while not self._store.check([key]):
+                if self.interrupted():
+                    raise Interrupted
+                if time.monotonic() > deadline:
+                    raise GroupLost(f"nobody has said {key!r} for {within_s:.0f} s")
+                time.sleep(_NAP_S)
+            return msgspec.json.decode(self._store.get(key))
+        except RuntimeError as error:  # torch's
+            raise GroupLost(f"nobody can say {key!r}, the store is gone: {_line(error)}") from error
 
     def connect(self, device: torch.device, longest_s: float, launch_s: float) -> None:
         """Join: from now on the ranks learn together. `longest_s`: that one may be waited for; `launch_s`: that it may

@@ -69,8 +69,8 @@ def make_plan(arguments: Sequence[str]) -> Plan:
             group.say("plan", {"options": said, "resumed": plan.resumed})
         said, resumed = (group.hear("plan")[each] for each in ("options", "resumed"))
         options = _of_rank(resume.options_of(said), group)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    except (ValueError, RuntimeError) as error:  # the latter is torch's, when the store is gone
+        raise UsageError(" ".join(str(error).split())[:500]) from error
     return Plan(said["algorithm"], options, options.runs_dir / said["run"], resumed, group)
 
 

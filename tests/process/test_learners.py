@@ -102,5 +102,5 @@ def test_different_options_are_refused_by_all_and_named() -> None:
     options = [["ddpg", "--algo.batch-size", size, "--runs-dir", "/nowhere"] for size in ("64", "32")]
     for process in start_ranks("scripts.train", *options):
         _, error = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 2
+        assert process.returncode == 2, error
         assert "rank 1 was given algo.batch_size 32, rank 0 64" in error
