@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from algos.config import OnPolicy
-from algos.nets import Network, Normalizer, flatten, prepare
+from algos.nets import Network, Normalizer, concatenate, flatten, prepare
 from algos.stochastic import Stochastic
 from core.acting import PolicySpec
+from core.group import joined
 from core.rollout import Rollout
 from core.types import Batch, EnvSpec, FloatArray
 
@@ -85,8 +86,12 @@ class ActorCritic(nn.Module):
 
     def show(self, rollout: Rollout) -> None:
         """Count the rollout in for normalisation. After learning from it: the policy that made it had not seen it."""
-        for _, batch in rollout.in_pieces():
-            self.normalizer.show(batch.obs, self._net)
+        if joined() is None:
+            for _, batch in rollout.in_pieces():
+                self.normalizer.show(batch.obs, self._net)
+        elif self._net.normalize and self._net.width:  # at once: others have not as many pieces
+            seen = [concatenate(batch.obs, self._net).clone() for _, batch in rollout.in_pieces()]
+            self.normalizer.count(torch.cat(seen))
 
     def flatten(self) -> nn.Parameter:
         """All parameters as one vector, to be trained."""

@@ -22,6 +22,7 @@ import torch
 
 from algos.config import Networks
 from algos.dense import own_spare_arrays
+from core.group import joined
 
 T = TypeVar("T")
 _WARM_UP = 3
@@ -48,7 +49,8 @@ class Graphs:
 
     def run(self, part: Callable[..., T], config: Networks, *arguments: Any) -> T:
         """`part(config, *arguments)`. Its results are valid until the next call."""
-        if self.recorder is None or config.lr_steps:  # rates that fall are Python's numbers
+        # rates that fall are Python's numbers; what other learners send is not recorded
+        if self.recorder is None or config.lr_steps or joined() is not None:
             return part(config, *arguments)
         known = self._known.get(part.__name__)
         if known is None or any(one is not other for one, other in zip(known.arguments, arguments, strict=True)):

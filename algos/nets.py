@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from algos.dense import Chain, Dense
 from core import layers as described
+from core.group import joined
 from core.layers import encode
 from core.net import NORMALIZED_LIMIT, NetSpec, layers
 
@@ -217,10 +218,20 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def count(self, x: Tensor) -> None:
-        """Count in (n, width) numbers."""
+        """Count in (n, width) numbers, and those of all who learn together."""
         x = x.clamp(-FAR, FAR)
-        self._count += len(x)
         before = x - self.mean
-        self.mean.addcmul_(before.mean(0), len(x) / self._count)
-        self._m2 += before.mul_(x - self.mean).sum(0)
+        if (group := joined()) is None:
+            self._count += len(x)
+            self.mean.addcmul_(before.mean(0), len(x) / self._count)
+            self._m2 += before.mul_(x - self.mean).sum(0)
+        else:
+            wide = before.double()
+            sums = torch.cat([wide.new_full((1,), len(x)), wide.sum(0), wide.square().sum(0)])
+            group.sum(sums)
+            total, squares = sums[1:].chunk(2)
+            self._count += sums[0]
+            moved = total / self._count
+            self.mean += moved
+            self._m2 += squares - moved * total  # the sum of (x - mean before) (x - mean after)
         self.scale.copy_((self._m2 / self._count).clamp_(min=_SMALLEST_VARIANCE).rsqrt_())

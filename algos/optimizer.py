@@ -1,6 +1,7 @@
 """Optimizer: one gradient step on one flat vector of parameters, as the configuration says.
 
 A step whose loss, or whose gradient's square, is not finite is skipped: parameters and Adam's moments stay as they are.
+Where several learners learn together, each step is down the mean of their gradients.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.config import Networks, linear
+from core.group import joined
 from core.types import Skipped
 
 
@@ -29,19 +31,27 @@ class Optimizer:
         self._total: int | Tensor = 0 if flat.is_cpu else torch.zeros((), device=flat.device)
         self._in_a_row: int | Tensor = 0 if flat.is_cpu else torch.zeros((), device=flat.device)
 
-    def descend(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
+    def descend(
+        self, loss: Tensor, config: Networks, lr: float, agent_steps: int, weight: float | Tensor = 1.0
+    ) -> None:
         """Find the gradient of `loss`, and take a step down it."""
         self.backward(loss)
-        self.step(loss.detach(), config, lr, agent_steps)
+        self.step(loss.detach(), config, lr, agent_steps, weight)
 
     def backward(self, loss: Tensor) -> None:
         """Set the gradient to that of `loss`."""
         self._grad.zero_()
         torch.autograd.backward(loss)
 
-    def step(self, loss: Tensor, config: Networks, lr: float, agent_steps: int) -> None:
-        """One step down the gradient that was set, of `loss`, at what has become of `lr` after so many agent steps."""
+    def step(self, loss: Tensor, config: Networks, lr: float, agent_steps: int, weight: float | Tensor = 1.0) -> None:
+        """One step down the gradient that was set, of `loss`, at what has become of `lr` after so many agent steps.
+
+        `weight`: how much they count beside those of other learners; the rows that they are the mean of, if these have
+        not equally many.
+        """
         grad = self._grad
+        if (group := joined()) is not None:
+            loss = group.average(grad, loss, weight)
         judged, found_inf = grad.dot(grad), None
         if self._is_cpu:
             if not math.isfinite(judged.item() + loss.item()):

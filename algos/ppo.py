@@ -17,6 +17,7 @@ from torch import Tensor
 
 from algos.actor_critic import ActorCritic
 from algos.config import OnPolicy
+from algos.joint import mean_of_ranks, moments
 from algos.optimizer import Optimizer
 from algos.returns import RewardScale, sum_backwards
 from core.rollout import Rollout
@@ -84,7 +85,8 @@ class PPO:
                 assert batch.log_prob is not None
                 log_ratio = now.log_prob - batch.log_prob
                 ratio, a = log_ratio.exp(), advantage[which]
-                a = (a - a.mean()) / (a.std(correction=0) + 1e-8)
+                mean, deviation = moments(a)
+                a = (a - mean) / (deviation + 1e-8)
                 policy_loss = -torch.minimum(ratio * a, ratio.clamp(1 - config.clip, 1 + config.clip) * a).mean()
 
                 # value: towards the return (eq. 9)
@@ -97,12 +99,12 @@ class PPO:
 
                 entropy = now.entropy.mean()
                 loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-                self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
+                self._optimizer.descend(loss, config, config.lr, rollout.agent_steps, len(rows))
                 updates += 1
                 with torch.no_grad():
                     kls.append((ratio - 1 - log_ratio).mean())
             kl = torch.stack(kls).mean()
-            if config.target_kl and kl.item() > config.target_kl:
+            if config.target_kl and mean_of_ranks(kl).item() > config.target_kl:
                 break
         self.nets.show(rollout)
         metrics = {

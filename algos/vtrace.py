@@ -81,7 +81,7 @@ class VTrace:
             value_loss = 0.5 * (now.value - target[which]).square().mean()
             entropy = now.entropy.mean()
             loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-            self._optimizer.descend(loss, config, config.lr, rollout.agent_steps)
+            self._optimizer.descend(loss, config, config.lr, rollout.agent_steps, len(rows))
             updates += 1
         self.nets.show(rollout)
         metrics = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
+from core.group import Differs, GroupLost
 from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.progress import Progress
@@ -104,6 +105,8 @@ class Job:
         """All that was reported; and what is to be done about it."""
         if self._interrupted():
             raise Interrupted
+        if self.learner.meetings is not None:
+            self.learner.meetings.attend()
         self._evaluations.send()
         self._steering.attend()
         reports, losses = self._watch.hear()
@@ -128,7 +131,9 @@ class Job:
             self._evaluations.ask()
             if schedule.waits:
                 self._await_evaluation()
-        if self._has_reached_goal():
+        if self.learner.meetings is not None and self.learner.meetings.reason:
+            self.reason = self.learner.meetings.reason
+        elif self._has_reached_goal():
             self.reason = "until_return"
         elif steps >= schedule.steps:
             self.reason = "steps"
@@ -143,6 +148,15 @@ class Job:
     def _has_reached_goal(self) -> bool:
         goal, newest = self._schedule.until_return, self._evaluations.newest
         return goal is not None and newest is not None and newest.mean >= goal
+
+    def leave(self) -> str:
+        """Have the other learners end with this one, which was interrupted; says what was in the way."""
+        try:
+            if self.learner.meetings is not None:
+                self.learner.meetings.leave("interrupted")
+        except (Differs, GroupLost) as trouble:
+            return str(trouble)
+        return ""
 
     def close(self) -> None:
         """Nobody works any more."""
@@ -233,7 +247,7 @@ class Job:
                 if worker == EVALUATOR:
                     self._evaluations.ask_again()
             case Episodes(_, episodes):
-                self._progress.ended += episodes
+                self._progress.note(episodes)
             case Stats(worker, values):
                 self._metrics.write("env", agent_steps=self.learner.agent_steps, worker=worker, values=values)
             case Answer(worker, request, done, what):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.meetings import Meetings
 from core.ring import Ring, Word
 from core.stopwatch import Stopwatch
 from core.types import Algorithm, BoolArray, FloatArray, HasOptimizers, Learned, Skipped
@@ -55,6 +56,12 @@ class Feed(Protocol):
 
     def next(self, updates: int) -> Any | None:
         """What to learn from now: a Batch or a Rollout; None if no update is due."""
+
+    def due(self, updates: int) -> int:
+        """When one update is due: how many are, one after the other."""
+
+    def begin_at(self, updates: int) -> None:
+        """So many were made before; the ring is empty."""
 
     def learned(self, learned: Learned) -> None:
         """It was learned from."""
@@ -110,6 +117,11 @@ class Learner:
         self.spent_ns = np.zeros(len(Phase), np.int64)
         """by phase"""
         self.stopwatch = Stopwatch(self.spent_ns)
+        self.elsewhere = 0
+        """agent steps of the run whose rows have never been in this ring: other learners made them"""
+        self.meetings: Meetings | None = None
+        """with the other learners, if it is one of several"""
+        self._experience: Any = None  # what to learn from next, while others are not so far
         self._nap_s = _SHORTEST_NAP_S
         self.weights = weights
         """where the policy is published"""
@@ -123,6 +135,7 @@ class Learner:
             "algorithm": self.algorithm.state_dict(),
             "feed": self.feed.state_dict(),
             "updates": self.updates,
+            "elsewhere": self.elsewhere,
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
         }
@@ -131,17 +144,25 @@ class Learner:
         """Go on from there; the ring has been read back. The workers get the policy at once."""
         self.algorithm.load_state_dict(state["algorithm"])
         self.feed.load_state_dict(state["feed"])
-        self.updates = state["updates"]
+        self.updates, self.elsewhere = state["updates"], state.get("elsewhere", 0)
         torch.set_rng_state(state["torch"])
         if len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
         if self.updates or self.algorithm.recording.ordered:
             self._publish()
 
+    def begin_at(self, algorithm: dict[str, Any], updates: int) -> None:
+        """Go on from this state of the algorithm, after so many updates, with an empty ring."""
+        self.algorithm.load_state_dict(algorithm)
+        self.updates = updates
+        self.feed.begin_at(updates)
+        if updates or self.algorithm.recording.ordered:
+            self._publish()
+
     @property
     def agent_steps(self) -> int:
-        """Decisions made so far, over all lanes."""
-        return self.ring.agent_steps
+        """Decisions made so far, over all lanes, and those of other learners."""
+        return self.ring.agent_steps + self.elsewhere
 
     def step(self) -> None:
         """Side by side with the workers: tell each how far it may go, then learn if it is time, else a nap."""
@@ -158,9 +179,15 @@ class Learner:
         """Learn once, if it is time."""
         stopwatch = self.stopwatch
         stopwatch.start()
-        experience = self.feed.next(self.updates)
+        experience = self.feed.next(self.updates) if self._experience is None else self._experience
+        if self.meetings is not None and not self.meetings.may_learn(experience):
+            self._experience = experience
+            return experience is not None and not self.meetings.reason  # at once again: it has waited for the others
         if experience is None:
             return False
+        self._experience = None
+        if self.elsewhere and self.meetings is None:
+            experience.agent_steps += self.elsewhere
         stopwatch.lap(Phase.SAMPLE)
         with self._precision:
             learned = self.algorithm.update(experience)

@@ -120,6 +120,8 @@ def describe(record: Record) -> str:
             return (
                 f"{record['wall_s']:6.1f} s  {record['worker']}: {record['event']} {record.get('detail', '')}".rstrip()
             )
+        case "rank":
+            return f"{record['wall_s']:6.1f} s  rank {record['rank']}: {record['event']}: {record['detail']}"
         case "resumed":
             newer = "".join(f"; {why}" for why in record["rejected"])
             return (

@@ -52,6 +52,11 @@ class ReplayRatio:
         made = updates + 1 - self.updates_before
         return self.ratio > 0 and self.batch_size * made <= self.ratio * (agent_steps - self.warmup)
 
+    def num_due(self, agent_steps: int, updates: int) -> int:
+        """How many updates it may do."""
+        paid = self.ratio * (agent_steps - self.warmup) // self.batch_size
+        return max(int(paid) - (updates - self.updates_before), 0)
+
     def limit(self, updates: int, agents: int) -> int:
         """How many decisions the workers may have made by now."""
         if self.ratio == 0:

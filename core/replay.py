@@ -118,6 +118,14 @@ class Replay:
         self._batch.agent_steps = agent_steps
         return self._batch
 
+    def due(self, updates: int) -> int:
+        """How many updates the ratio pays for now."""
+        return self.ratio.num_due(self._ring.agent_steps, updates)
+
+    def begin_at(self, updates: int) -> None:
+        """With an empty ring: what was learned before is settled."""
+        self.ratio = replace(self.ratio, updates_before=updates)
+
     def learned(self, learned: Learned) -> None:
         """What became of it."""
         self.sampler.learned(learned.td_error)

@@ -35,6 +35,8 @@ class Rescue:
         if skipped.in_a_row < MOST_SKIPPED:
             return
         story = f"{skipped.in_a_row} gradient steps in a row were skipped: {self._learner.what_is_not_finite()}"
+        if self._learner.meetings is not None:  # all have skipped the same steps, and end alike
+            raise Diverged(f"{story}; the group goes on from the newest checkpoint in its next round, if it has one")
         if self._went_back_to:
             raise Diverged(f"{story}, once more after going back to checkpoint {self._went_back_to}; {_WAY_OUT}")
         try:

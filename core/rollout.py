@@ -41,6 +41,8 @@ class Rollout:
         self._rooms = {} if rooms is None else rooms
         self.agent_steps = ring.agent_steps
         """of the run so far: what schedules go by"""
+        self.lengths: tuple[int, ...] = (len(lane),)
+        """rows of this one, and of those that other learners learn from at the same time"""
         rows = self._rows
         self.agent: IntArray = lane * ring.spec.num_agents + rows["agent"]
         """(n,) whose row it is, numbered over all lanes"""
@@ -83,8 +85,10 @@ class Rollout:
             yield piece, self.take(piece)
 
     def shuffled(self, size: int, random: np.random.Generator) -> Iterator[tuple[IntArray, Batch]]:
-        """Every row exactly once, in a random order, in equal parts of about `size`."""
-        parts = max(round(len(self) / size), 1)  # a small part at the end would move as much, with more noise
+        """Every row exactly once, in a random order, in equal parts of about `size`; other learners have as many."""
+        mean = sum(self.lengths) / len(self.lengths)
+        parts = max(round(mean / size), 1)  # a small part at the end would move as much, with more noise
+        parts = min(parts, *self.lengths)
         for which in np.array_split(random.permutation(len(self)), parts):
             yield which, self.take(which)
 
@@ -127,6 +131,13 @@ class InOrder:
             indices.append(index[np.argsort(agent, kind="stable")])
             lanes.append(np.full(len(index), lane))
         return Rollout(self._ring, np.concatenate(lanes), np.concatenate(indices), self._device, self._rooms)
+
+    def due(self, updates: int) -> int:
+        """One: the next rollout is made with another policy."""
+        return 1
+
+    def begin_at(self, updates: int) -> None:
+        """Nothing depends on what was learned before."""
 
     def learned(self, learned: Learned) -> None:
         """All that was taken is used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from core.snapshots import Snapshots
 from core.trace import Trace
 from core.types import Algorithm, EnvSpec, require
 from core.weights import Weights, weights_size
+from envproc import check_player, make_env
 from envproc.env import Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
 from envproc.worker import WorkerConfig
@@ -100,14 +102,51 @@ def _bytes_of(networks: list[Network]) -> int:
     return sum(each.numel() * each.element_size() for network in networks for each in network.parameters())
 
 
-def keep_records(parts: Parts, options: Options[Any], server: Server, run: Path) -> tuple[Evaluations, Snapshots]:
+def keep_records(
+    parts: Parts, options: Options[Any], server: Server, run: Path, evaluates: bool
+) -> tuple[Evaluations, Snapshots]:
     """Who keeps the best policy of the run in directory `run`, and its checkpoints."""
-    learner, every = parts.learner, None if options.in_editor else options.eval_every
+    learner, every = parts.learner, None if options.in_editor or not evaluates else options.eval_every
     evaluations = Evaluations(learner, server, parts.eval_weights, every, options.eval_episodes, options.seed)
     policy = SavedPolicy(dataclasses.asdict(options.env_config), parts.spec, learner.algorithm.policy_spec)
     breaks = options.mode != "async"
     snapshots = Snapshots(run, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, breaks)
     return evaluations, snapshots
+
+
+def refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:
+    """Raises ValueError if there is nothing left to do."""
+    done, newest, goal = learner.agent_steps, evaluations.newest, options.until_return
+    if done >= options.steps:
+        raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
+    if goal is not None and newest is not None and newest.mean >= goal:
+        raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")
+
+
+def spec_of(options: Options[Any]) -> EnvSpec | None:
+    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
+    if options.env.startswith("unity:"):
+        check_player(options.env)
+        return None
+    env = make_env(options.env_config)
+    try:
+        return env.spec
+    finally:
+        env.close()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the networks are trained by."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError if networks cannot be trained there."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        raise ValueError(f"--device {device!r} cannot be used here ({error}); try --device cpu") from error
 
 
 def export_refusal(parts: Parts, options: Options[Any]) -> str:

@@ -32,16 +32,13 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
     if "--runs-dir" in rest[:-1]:
         place = Path(rest[rest.index("--runs-dir") + 1])
     directory = find_run(run, place)
-    options: Any = Options
     try:
         saved = json.loads((directory / "config.json").read_text())
-        name = saved["algorithm"]
-        kind: type[Options[Any]] = options[ALGORITHMS[name].config]
-        before = msgspec.convert(saved, kind, dec_hook=lambda kind, value: kind(value))
+        name, before = saved["algorithm"], options_of(saved)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{directory} is no run that can go on: its config.json cannot be read ({error})") from error
     before = replace(before, init_from="", force=False, trace=None, runs_dir=directory.parent)
-    now = read_command_line(kind, rest, "python -m scripts.train --resume RUN", before)
+    now = read_command_line(_kind_of(name), rest, "python -m scripts.train --resume RUN", before)
     for each in _OF_A_NEW_RUN:
         if getattr(now, each) != getattr(before, each):
             option = f"--{each.replace('_', '-')}"
@@ -52,3 +49,16 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
             option = f"--{each.replace('_', '-')} {wanted}"
             raise UsageError(f"{option}: the run has {was!r}, and its rows depend on it; start another run")
     return name, now, directory
+
+
+def options_of(saved: dict[str, Any]) -> Options[Any]:
+    """From what stands in a run's config.json. Raises KeyError, TypeError or ValueError if it cannot be read."""
+    kind = _kind_of(saved["algorithm"])
+    options: Options[Any] = msgspec.convert(saved, kind, dec_hook=lambda kind, value: kind(value))
+    return options
+
+
+def _kind_of(algorithm: str) -> type[Options[Any]]:
+    options: Any = Options
+    kind: type[Options[Any]] = options[ALGORITHMS[algorithm].config]
+    return kind

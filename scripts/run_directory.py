@@ -80,6 +80,29 @@ class RunDirectory:
         self.close()
 
 
+class RankDirectory:
+    """Where a learner that is not rank 0 keeps its logs and records, below the run's directory; made anew by each."""
+
+    def __init__(self, run: Path, rank: int) -> None:
+        self.path = run / "ranks" / str(rank)
+        (self.path / "logs").mkdir(parents=True, exist_ok=True)
+
+    def settle(self, config: dict[str, Any]) -> None:
+        """Rank 0 does."""
+
+    def listens(self, address: str, door: Door | None) -> None:
+        """Nobody is to know."""
+
+    def give_up(self) -> None:
+        """Rank 0 does."""
+
+    def __enter__(self) -> RankDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing is open."""
+
+
 def name_of(algorithm: str, env: str) -> str:
     """For a run that was given no name."""
     env = "".join(letter if letter.isalnum() else "-" for letter in env.rstrip("/").rpartition("/")[2].lower())

@@ -22,6 +22,10 @@ class Settings:
         self.options = options
         self._changed = changed
 
+    def refuse(self, key: str, text: str) -> Change:
+        """In place of `change`, where the others would not hear of it. Raises ValueError."""
+        raise ValueError(f"{key} cannot be set while several learners go on together; stop, and --resume with {text}")
+
     def change(self, key: str, text: str) -> Change:
         """What it would be to set `key` to what `text` says; nothing is changed yet.
 

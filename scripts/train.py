@@ -16,8 +16,6 @@ if __name__ == "__main__":
 
 import contextlib
 import dataclasses
-import hashlib
-import platform
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +26,13 @@ import torch
 from core import checkpoint
 from core import snapshots as snapshots_of
 from core.control import Begin, Report, Server
+from core.digest import digest
 from core.door import Door
-from core.evaluations import EVALUATOR, Evaluations
+from core.evaluations import EVALUATOR
+from core.group import Differs, GroupLost
 from core.job import Job, Schedule
-from core.learner import Learner, fit_process, free_running, lock_step
+from core.learner import fit_process, free_running, lock_step
+from core.meetings import Meetings
 from core.metrics import Metrics, Terminal
 from core.rescue import Diverged
 from core.roster import Limits, Roster
@@ -41,44 +42,62 @@ from core.trace import Trace, Traced
 from core.tracking import TensorBoard, Tracker
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
-from envproc import check_player, make_env
 from envproc.env import EnvFailed
 from envproc.worker import WorkerConfig
-from scripts import preflight, resume
+from scripts import preflight
 from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import Interrupts
-from scripts.options import Options, num_cores, parse
-from scripts.parts import LEARNER, build, evaluator_config, export_refusal, keep_records, traced, worker_config
-from scripts.run_directory import RunDirectory, name_of
+from scripts.options import num_cores
+from scripts.parts import (
+    LEARNER,
+    build,
+    check_device,
+    evaluator_config,
+    export_refusal,
+    keep_records,
+    machine,
+    refuse_if_over,
+    spec_of,
+    traced,
+    worker_config,
+)
+from scripts.plan import Plan, jsonable, make_plan, rank_here
+from scripts.run_directory import RankDirectory, RunDirectory
 from scripts.settings import Settings
 
 DONE, USAGE, DEGRADED, FATAL = 0, 2, 3, 4
+_ENDED = {Diverged: "diverged", Differs: "ranks differ", GroupLost: "rank lost"}
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, or losses that stay
     non-finite, 130 interrupted."""
     try:
-        if arguments[:1] == ["--resume"]:
-            return train(*resume.parse(arguments[1:]))
-        return train(*parse(arguments), None)
+        return train(make_plan(arguments))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {rank_here()}{error}", file=sys.stderr)
         return USAGE
+    except (GroupLost, Differs) as lost:
+        print(f"error: {rank_here()}{lost}", file=sys.stderr)
+        return FATAL
+    except Interrupted:
+        return INTERRUPTED
 
 
-def train(name: str, options: Options[Any], resumed: Path | None) -> int:
-    """One run, from its directory to its summary; `resumed`: that of a run to go on with. Returns the exit code.
+def train(plan: Plan) -> int:
+    """One run, from its directory to its summary. Returns the exit code.
 
-    Raises UsageError, and leaves nothing behind, if what was asked for cannot be done.
+    Raises UsageError, and leaves nothing behind, if what was asked for cannot be done; GroupLost if there are to be
+    several learners and they do not come together.
     """
+    name, options, path, resumed, group = plan
     with _refusals_are_usage_errors():
         options.check()
-        _check_device(options.device)
+        check_device(options.device)
         if options.wandb:
             check_wandb()
-    cores = num_cores()
+    cores = max(num_cores() // (group.local_size if group else 1), 1)
     options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
     if options.min_workers > options.workers:
         raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
@@ -86,25 +105,35 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
     options = dataclasses.replace(options, threads=options.threads or max(cores - options.workers, 1))
     torch.set_num_threads(options.threads)
     interrupts = Interrupts()
+    if group:
+        group.interrupted = interrupts.asked
     with contextlib.ExitStack() as opened:
         with _refusals_are_usage_errors():
             door = opened.enter_context(Door(options.control, options.control_keys)) if options.control else None
-            path = resumed or options.runs_dir / (options.run or name_of(name, options.env))
-            if resumed:
+            run: RunDirectory | RankDirectory
+            restores = resumed and plan.leads
+            if restores:
                 run = opened.enter_context(RunDirectory(path, resumed=True))
                 found, rejected = snapshots_of.newest(path)
                 spec: EnvSpec | None = checkpoint.read_policy(found)[0].env_spec
             else:
-                spec = _spec_of(options)
+                spec = spec_of(options)
             preflight.check_machine(options)
             trace = opened.enter_context(traced(options)) if options.trace else None
             parts = None if spec is None else build(name, options, spec, opened)
-            if not resumed:
+            if group and not plan.leads:
+                group.hear("the run's directory")
+                run = opened.enter_context(RankDirectory(path, group.rank))
+                path = run.path
+            elif not restores:
                 run = opened.enter_context(RunDirectory(path, force=options.force))
+            if group and plan.leads:
+                group.say("the run's directory", str(path))
         server = opened.enter_context(Server(door))
 
         def config() -> dict[str, Any]:
-            return {"algorithm": name, **_jsonable(settings.options), "run": path.name}
+            job = {"job": group.job} if group else {}
+            return {"algorithm": name, **jsonable(settings.options), "run": plan.path.name, **job}
 
         def config_of(lane: int, epoch: int) -> WorkerConfig:
             return worker_config(settings.options, lane, epoch, server, path, trace)
@@ -131,18 +160,22 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                             crew.hire(lane, epoch=0)
                     spec, heard = watch.await_spec(crew.turn, interrupts.asked)
                     parts = build(name, options, spec, opened)
-                evaluations, snapshots = keep_records(parts, options, server, path)
-                if resumed:
+                evaluations, snapshots = keep_records(parts, options, server, path, plan.leads)
+                if restores:
                     before_s = snapshots.restore(found)
-                    _refuse_if_over(parts.learner, evaluations, options)
+                    if not group:  # or else it ends at once: an earlier round may have come to the end
+                        refuse_if_over(parts.learner, evaluations, options)
+                if group:
+                    group.connect(torch.device(options.device), options.hang_s, options.launch_s)
+                    parts.learner.meetings = Meetings(group, parts.learner) if group.size > 1 else None
         except (EnvFailed, WorkerLost) as lost:
             run.settle(config())
             print(f"error: {lost}\nrun: {path}", file=sys.stderr)
             return DEGRADED
-        except (UsageError, Interrupted) as refused:
+        except (UsageError, Interrupted, GroupLost, Differs) as refused:
             crew.stop()
             run.give_up()
-            if isinstance(refused, UsageError):
+            if not isinstance(refused, Interrupted):
                 raise
             print("interrupted before the environment was up", file=sys.stderr)
             return INTERRUPTED
@@ -150,24 +183,28 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         run.listens(server.address, door)
         fit_process()
 
-        trackers: list[Tracker] = [TensorBoard(path)]
+        trackers: list[Tracker] = [TensorBoard(path)] if plan.leads else []
         if options.wandb:
             trackers.append(WandB(options.wandb, path, config()))
-        metrics = opened.enter_context(Metrics(path, Terminal(), trackers, before_s))
-        metrics.write("config", **config(), cores=cores, **_machine(options.device))
+        audience = Terminal() if plan.leads else Terminal(quiet=True, force_terminal=False)
+        metrics = opened.enter_context(Metrics(path, audience, trackers, before_s))
+        metrics.write("config", **config(), cores=cores, **machine(options.device))
         learner = parts.learner
         if trace:
             learner.stopwatch = Traced(learner.spent_ns, trace.track(LEARNER))
-        if resumed:
+        if restores:
             metrics.write("resumed", agent_steps=learner.agent_steps, updates=learner.updates, rejected=rejected)
         lock_stepped = options.mode != "async"
-        schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
+        if group:
+            group.tell = lambda event, detail: metrics.write("rank", rank=group.rank, event=event, detail=detail)
+        steps, goal = (options.steps, options.until_return) if plan.leads else (sys.maxsize, None)
+        schedule = Schedule(steps, goal, waits=lock_stepped)
         begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec, options.workers)
         limits = Limits(options.min_workers, options.max_restarts, options.hang_s, options.launch_s)
         roster = Roster(parts.ring, server, crew, metrics, parts.spec, begin, limits)
         job = Job(
-            learner, server, watch, metrics, roster, settings.change, evaluations, snapshots, schedule,
-            crew.turn, interrupts.asked,
+            learner, server, watch, metrics, roster, settings.refuse if learner.meetings else settings.change,
+            evaluations, snapshots, schedule, crew.turn, interrupts.asked,
         )  # fmt: skip
 
         def hire_evaluator() -> None:
@@ -186,21 +223,25 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 lock_step(learner, job.finished, job.attend, crew.turn)
             else:
                 free_running(learner, job.finished, job.attend)
+            if learner.meetings:
+                learner.meetings.leave(job.reason)
+            if job.reason == "interrupted":
+                raise Interrupted  # another rank was
             job.conclude()
             exit_code = DONE
         except Interrupted:
-            job.reason, exit_code = "interrupted", INTERRUPTED
+            job.reason, exit_code, trouble = "interrupted", INTERRUPTED, job.leave()
         except WorkerLost as lost:
             job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
-        except Diverged as diverged:
-            job.reason, exit_code, trouble = "diverged", FATAL, str(diverged)
+        except (Diverged, Differs, GroupLost) as ended:
+            job.reason, exit_code, trouble = _ENDED[type(ended)], FATAL, str(ended)
         except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
             job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 
         parts.ring.stop()
         crew.stop()
         job.close()
-        if interrupts.count < 2:
+        if interrupts.count < 2 and plan.leads:
             try:
                 job.checkpoint(last=True)
             except OSError as error:
@@ -209,10 +250,11 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         weights_sha256 = digest(learner.algorithm.state_dict())
         metrics.write("summary", **job.summary(), weights_sha256=weights_sha256, exit_code=exit_code)
     if trouble:
-        print(f"error: {trouble}", file=sys.stderr)
+        print(f"error: {rank_here()}{trouble}", file=sys.stderr)
     if timeline:
         print(timeline)
-    print(f"run: {path}")
+    if plan.leads:
+        print(f"run: {path}")
     return exit_code
 
 
@@ -223,36 +265,6 @@ def _written(trace: Trace, file: Path) -> str:
         return f"trace: {file} cannot be written: {error}"
 
 
-def _refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:
-    """Raises ValueError if there is nothing left to do."""
-    done, newest, goal = learner.agent_steps, evaluations.newest, options.until_return
-    if done >= options.steps:
-        raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
-    if goal is not None and newest is not None and newest.mean >= goal:
-        raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")
-
-
-def _jsonable(options: Options[Any]) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(options).items()
-    }
-
-
-def digest(state: Any) -> str:
-    """SHA-256 over every tensor of an algorithm's state, in order."""
-    sha = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            sha.update(value.detach().cpu().contiguous().numpy().tobytes())
-        elif isinstance(value, dict):
-            for key in value:
-                add(value[key])
-
-    add(state)
-    return sha.hexdigest()
-
-
 @contextlib.contextmanager
 def _refusals_are_usage_errors() -> Iterator[None]:
     """While nothing has been started, an error is the user's to mend: one line, with the way out."""
@@ -260,31 +272,6 @@ def _refusals_are_usage_errors() -> Iterator[None]:
         yield
     except (ValueError, MemoryError, RuntimeError, OSError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-
-
-def _spec_of(options: Options[Any]) -> EnvSpec | None:
-    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
-    if options.env.startswith("unity:"):
-        check_player(options.env)
-        return None
-    env = make_env(options.env_config)
-    try:
-        return env.spec
-    finally:
-        env.close()
-
-
-def _machine(device: str) -> dict[str, Any]:
-    """What the networks are trained by."""
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return {"gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise ValueError(f"--device {device!r} cannot be used here ({error}); try --device cpu") from error
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PARTS = {
     "worker": ("scripts.profile.worker", "words, weights, rows of a step, 3DBall, a worker's birth"),
     "link": ("scripts.profile.link", "exchanges with a Unity player, beside ML-Agents' own"),
     "control": ("scripts.profile.control", "how long a running job takes to answer orders"),
+    "group": ("scripts.profile.group", "several learners: sums over all of them, updates together"),
     "pipeline": ("scripts.profile.pipeline", "a run as it goes: who waits for whom"),
 }
 """name -> module, imported only when it is asked for, with `main(arguments: list[str]) -> int`, and its line of help"""

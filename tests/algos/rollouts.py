@@ -32,8 +32,8 @@ SPECS = [CONTINUOUS, DISCRETE, HYBRID, MASKED]
 class Noise:
     """Any observations and rewards; each agent's episode ends when it likes, or is reset; not everybody decides."""
 
-    def __init__(self, algorithm: Any, spec: EnvSpec, ring: Ring, seed: int) -> None:
-        self._algorithm, self._spec, self._writer = algorithm, spec, ring.writer(0, 0)
+    def __init__(self, algorithm: Any, spec: EnvSpec, ring: Ring, seed: int, lane: int = 0) -> None:
+        self._algorithm, self._spec, self._writer = algorithm, spec, ring.writer(lane, 0)
         self._random = np.random.default_rng(seed)
         self._accumulator = Accumulator(spec, algorithm.recording)
         self._agents, self._obs = np.arange(spec.num_agents), self._see(spec.num_agents)

@@ -186,6 +186,14 @@ def test_a_rollout_smaller_than_a_part_is_one_part() -> None:
         assert [len(which) for which, _ in rollout.shuffled(64, np.random.default_rng(0))] == [5]
 
 
+def test_of_learners_with_unequal_rollouts_each_makes_equally_many_parts() -> None:
+    for rows in (300, 100):
+        ring, rollout = rollout_of(rows)
+        with ring:
+            rollout.lengths = (300, 100)
+            assert len(list(rollout.shuffled(50, np.random.default_rng(0)))) == 4, "200 rows on average"
+
+
 def test_pieces_of_chosen_rows_say_where_they_stand() -> None:
     ring, rollout = rollout_of(3000)
     with ring:

@@ -26,9 +26,10 @@ def starter(home: Path) -> Iterator[Start]:
     numbers = itertools.count(1)
     (home / "marks").mkdir()  # for toys that leave some
 
-    def start(*options: object, run: str = "", resume: bool = False, **environment: str) -> Run:
+    def start(*options: object, run: str = "", resume: bool = False, learners: int = 0, **environment: str) -> Run:
         environment = {"TOY_MARKS": str(home / "marks"), **environment}
-        started.append(Run(home, *options, run=run or f"run-{next(numbers)}", resume=resume, **environment))
+        name = run or f"run-{next(numbers)}"
+        started.append(Run(home, *options, run=name, resume=resume, learners=learners, **environment))
         return started[-1]
 
     yield start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,8 +35,10 @@ class Run:
         run: str = "run",
         resume: bool = False,
         algorithm: str = "ddpg",
+        learners: int = 0,
         **environment: str,
     ) -> None:
+        """`learners`: started by torchrun, so many of them on this machine."""
         self.directory = home / "runs" / run
         # short: the path of a Unix socket has 107 letters at most, and `home` may be long
         self.temporary = Path(tempfile.mkdtemp(prefix="toy-", dir="/tmp"))
@@ -45,7 +48,9 @@ class Run:
         self._output = home / f"{run}.out"
         self._error = home / f"{run}.err"
         what = ["--resume", run] if resume else [algorithm, "--run", run]
-        command = [sys.executable, "-m", "scripts.train", *what, "--runs-dir", str(home / "runs")]
+        torchrun = ["torch.distributed.run", "--nproc-per-node", str(learners), "--max-restarts", "2", "-m", "--"]
+        program = [*torchrun, "scripts.train"] if learners else ["scripts.train"]
+        command = [sys.executable, "-m", *program, *what, "--runs-dir", str(home / "runs")]
         with open(self._output, "wb") as out, open(self._error, "wb") as err:
             self.process = subprocess.Popen(
                 [*command, *map(str, options)],
@@ -60,6 +65,18 @@ class Run:
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """The exit code."""
         return self.process.wait(timeout_s)
+
+    def learner(self, rank: int) -> int:
+        """pid of the learner of this rank, one of several."""
+        for pid in self.children("scripts.train"):
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
+        raise AssertionError(f"there is no rank {rank}: {self.processes()}")
+
+    def of_rank(self, rank: int) -> list[Record]:
+        """The records that a learner other than rank 0 keeps."""
+        file = self.directory / "ranks" / str(rank) / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()]
 
     @property
     def stdout(self) -> str:
@@ -125,6 +142,8 @@ class Run:
             except ProcessLookupError:
                 continue
         self.process.wait(PATIENCE_S)
+        for directory in self.temporary.glob("torchelastic_*"):
+            shutil.rmtree(directory)
         for file in self.temporary.glob("*/*"):
             file.unlink()
         for directory in [*self.temporary.iterdir(), self.temporary]:

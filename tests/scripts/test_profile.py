@@ -52,6 +52,7 @@ def measured(part: str, *options: str, file: Path) -> dict[str, Any]:
         ("worker", [], 7),
         pytest.param("link", [], 4, marks=pytest.mark.slow),  # starts players, ...
         pytest.param("control", [], 8, marks=pytest.mark.slow),  # ... and a run
+        pytest.param("group", [], 7, marks=pytest.mark.slow),
     ],
 )
 def test_each_part_measures_all_that_it_names(part: str, options: list[str], lines: int, tmp_path: Path) -> None:
