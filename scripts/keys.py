@@ -23,7 +23,7 @@ from typing import Annotated
 import tyro
 from zmq.auth import create_certificates
 
-from core.door import CLIENT, CLIENTS, SERVER
+from core.admission import CLIENT, CLIENTS, SERVER
 from scripts.command_line import UsageError, read_command_line
 
 
