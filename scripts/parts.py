@@ -14,7 +14,7 @@ from algos import ALGORITHMS
 from algos.nets import Network
 from core import checkpoint
 from core.checkpoint import SavedPolicy
-from core.control import Server, worker_name
+from core.control import Begin, Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.gather import Gather
 from core.learner import Feed, Learner, Phase
@@ -31,6 +31,7 @@ from core.types import Algorithm, EnvSpec, require
 from core.weights import Weights, weights_size
 from envproc.env import Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
+from envproc.gate import GateConfig
 from envproc.worker import WorkerConfig
 from scripts import preflight
 from scripts.command_line import check_output
@@ -162,6 +163,10 @@ def evaluator_config(
         where=Place(options.workers + options.spare, options.seed, str(directory / "logs")),
         trace=None if trace is None else trace.address(EVALUATOR),
     )
+
+
+def gate_config(options: Options[Any], parts: Parts, server: Server, begin: Begin) -> GateConfig:
+    return GateConfig(server.address, options.listen, str(options.listen_keys), parts.spec, begin)
 
 
 def traced(options: Options[Any]) -> Trace:

@@ -27,10 +27,12 @@ import torch
 
 from core import checkpoint
 from core import snapshots as snapshots_of
+from core.collectors import Collectors
 from core.control import Begin, Report, Server
 from core.door import Door
 from core.evaluations import EVALUATOR, Evaluations
 from core.job import Job, Schedule
+from core.joining import GATE
 from core.learner import Learner, fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.rescue import Diverged
@@ -49,7 +51,16 @@ from scripts.command_line import UsageError
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import Interrupts
 from scripts.options import Options, num_cores, parse
-from scripts.parts import LEARNER, build, evaluator_config, export_refusal, keep_records, traced, worker_config
+from scripts.parts import (
+    LEARNER,
+    build,
+    evaluator_config,
+    export_refusal,
+    gate_config,
+    keep_records,
+    traced,
+    worker_config,
+)
 from scripts.run_directory import RunDirectory, name_of
 from scripts.settings import Settings
 
@@ -164,14 +175,18 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
         schedule = Schedule(options.steps, options.until_return, waits=lock_stepped)
         begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec, options.workers)
         limits = Limits(options.min_workers, options.max_restarts, options.hang_s, options.launch_s)
-        roster = Roster(parts.ring, server, crew, metrics, parts.spec, begin, limits)
+        collectors = Collectors(crew, server, metrics, config_of)
+        roster = Roster(parts.ring, server, collectors, metrics, parts.spec, begin, limits)
         job = Job(
-            learner, server, watch, metrics, roster, settings.change, evaluations, snapshots, schedule,
+            learner, server, watch, metrics, roster, collectors, settings.change, evaluations, snapshots, schedule,
             crew.turn, interrupts.asked,
         )  # fmt: skip
 
         def hire_evaluator() -> None:
             crew.start_evaluator(evaluator_config(settings.options, parts, server, path, trace))
+
+        def hire_gate() -> None:
+            supervisor.start(GATE, "envproc.gate", gate_config(settings.options, parts, server, begin))
 
         trouble = ""
         try:
@@ -179,6 +194,8 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 roster.start(hired=bool(heard))  # then to find out what the environment is
                 if evaluations.wanted:
                     roster.keep(EVALUATOR, hire_evaluator, lambda: evaluations.count)
+                if options.listen:
+                    roster.keep(GATE, hire_gate, lambda: collectors.num_admitted, is_needed=False)
             job.note(heard)
             if refusal := export_refusal(parts, options):  # better now than at the end
                 metrics.write("export", refusal=refusal)
