@@ -60,7 +60,8 @@ class Outlet:
     def __init__(self, ring: Ring, lane: int) -> None:
         self._ring, self._lane = ring, lane
         self._words: IntArray = ring.words[lane]
-        self._rows: Rows = ring.rows[lane]
+        # whole rows: field by field would take longer, and what lies between fields would come from anywhere
+        self._rows = ring.rows[lane].view(f"V{ring.layout.itemsize}")
         self._window = window(ring.spec, ring.recording)
         self._most_rows, self._most_frames = at_once(ring)
         self._sent: int = self._words.item(Word.PUBLISHED)
@@ -96,7 +97,7 @@ class Outlet:
         end = load_acquire(self._words, Word.PUBLISHED)
         while True:
             first, last = self._sent, min(self._sent + self._most_rows, end)
-            rows = self._rows[np.arange(first, last) % self._ring.capacity]
+            rows = self._rows[np.arange(first, last) % self._ring.capacity].view(self._ring.layout)
             yield from self._frames_until(self._end_of_frames(rows))
             self._sent = last
             is_all = last == end

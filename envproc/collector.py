@@ -70,7 +70,8 @@ class _Lane:
     def __init__(self, outlet: Outlet) -> None:
         self.outlet = outlet
         self.has_begun = False
-        self.go = (0, 0)
+        self.go: tuple[int, int] | None = None
+        """what the run allows, and which rows have arrived there, as it said last"""
         self.leaves = ""
         """why, if it was told to"""
         self.is_told = False
@@ -184,6 +185,7 @@ class Collector:
             case Go(number, allowed, taken):
                 if lane := self._lanes.get(number):
                     lane.go = allowed, taken
+                    lane.outlet.allow(allowed, taken)
             case Parameters():
                 if (parameters := self._arriving.take(message, data)) is not None:
                     self._weights.publish(parameters, message.update)
@@ -212,7 +214,8 @@ class Collector:
         if not lane.has_begun:
             return
         outlet = lane.outlet
-        outlet.allow(*lane.go)
+        if lane.go:
+            outlet.allow(*lane.go)
         since_s = now - lane.sent_at
         if outlet.is_full or (since_s >= _BATCH_EVERY_S and outlet.has_news) or since_s >= _COUNTERS_EVERY_S:
             lane.sent_at = now

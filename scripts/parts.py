@@ -29,6 +29,7 @@ from core.snapshots import Snapshots
 from core.trace import Trace
 from core.types import Algorithm, EnvSpec, require
 from core.weights import Weights, weights_size
+from envproc import check_player, make_env
 from envproc.env import Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
 from envproc.gate import GateConfig
@@ -50,6 +51,18 @@ class Parts(NamedTuple):
     weights: Weights
     eval_weights: Weights
     learner: Learner
+
+
+def spec_of(options: Options[Any]) -> EnvSpec | None:
+    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
+    if options.env.startswith("unity:"):
+        check_player(options.env)
+        return None
+    env = make_env(options.env_config)
+    try:
+        return env.spec
+    finally:
+        env.close()
 
 
 def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:

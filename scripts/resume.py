@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from algos import ALGORITHMS
+from core.evaluations import Evaluations
+from core.learner import Learner
 from scripts.command_line import UsageError, read_command_line
 from scripts.options import RESUME, Options, joined
 from scripts.runs import find_run
@@ -52,3 +54,12 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options[Any], Path]:
             option = f"--{each.replace('_', '-')} {wanted}"
             raise UsageError(f"{option}: the run has {was!r}, and its rows depend on it; start another run")
     return name, now, directory
+
+
+def refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:
+    """Raises ValueError if there is nothing left to do."""
+    done, newest, goal = learner.agent_steps, evaluations.newest, options.until_return
+    if done >= options.steps:
+        raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
+    if goal is not None and newest is not None and newest.mean >= goal:
+        raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")

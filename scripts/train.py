@@ -30,10 +30,10 @@ from core import snapshots as snapshots_of
 from core.collectors import Collectors
 from core.control import Begin, Report, Server
 from core.door import Door
-from core.evaluations import EVALUATOR, Evaluations
+from core.evaluations import EVALUATOR
 from core.job import Job, Schedule
 from core.joining import GATE
-from core.learner import Learner, fit_process, free_running, lock_step
+from core.learner import fit_process, free_running, lock_step
 from core.metrics import Metrics, Terminal
 from core.rescue import Diverged
 from core.roster import Limits, Roster
@@ -43,7 +43,6 @@ from core.trace import Trace, Traced
 from core.tracking import TensorBoard, Tracker
 from core.types import EnvSpec
 from core.watch import Interrupted, Watch, WorkerLost
-from envproc import check_player, make_env
 from envproc.env import EnvFailed
 from envproc.worker import WorkerConfig
 from scripts import preflight, resume
@@ -58,6 +57,7 @@ from scripts.parts import (
     export_refusal,
     gate_config,
     keep_records,
+    spec_of,
     traced,
     worker_config,
 )
@@ -106,7 +106,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 found, rejected = snapshots_of.newest(path)
                 spec: EnvSpec | None = checkpoint.read_policy(found)[0].env_spec
             else:
-                spec = _spec_of(options)
+                spec = spec_of(options)
             preflight.check_machine(options)
             trace = opened.enter_context(traced(options)) if options.trace else None
             parts = None if spec is None else build(name, options, spec, opened)
@@ -145,7 +145,7 @@ def train(name: str, options: Options[Any], resumed: Path | None) -> int:
                 evaluations, snapshots = keep_records(parts, options, server, path)
                 if resumed:
                     before_s = snapshots.restore(found)
-                    _refuse_if_over(parts.learner, evaluations, options)
+                    resume.refuse_if_over(parts.learner, evaluations, options)
         except (EnvFailed, WorkerLost) as lost:
             run.settle(config())
             print(f"error: {lost}\nrun: {path}", file=sys.stderr)
@@ -240,15 +240,6 @@ def _written(trace: Trace, file: Path) -> str:
         return f"trace: {file} cannot be written: {error}"
 
 
-def _refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[Any]) -> None:
-    """Raises ValueError if there is nothing left to do."""
-    done, newest, goal = learner.agent_steps, evaluations.newest, options.until_return
-    if done >= options.steps:
-        raise ValueError(f"the run has made {done:,} of {options.steps:,} agent steps; give it more --steps to go on")
-    if goal is not None and newest is not None and newest.mean >= goal:
-        raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")
-
-
 def _jsonable(options: Options[Any]) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(options).items()
@@ -277,18 +268,6 @@ def _refusals_are_usage_errors() -> Iterator[None]:
         yield
     except (ValueError, MemoryError, RuntimeError, OSError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-
-
-def _spec_of(options: Options[Any]) -> EnvSpec | None:
-    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
-    if options.env.startswith("unity:"):
-        check_player(options.env)
-        return None
-    env = make_env(options.env_config)
-    try:
-        return env.spec
-    finally:
-        env.close()
 
 
 def _machine(device: str) -> dict[str, Any]:

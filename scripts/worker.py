@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> int:
         finally:
             collector.close()
     except Ended as ended:
-        code = INTERRUPTED if interrupts.asked() else ended.code
-        print(f"{'left' if code in (0, INTERRUPTED) else 'error'}: {ended}", file=sys.stderr if code else sys.stdout)
+        code, why = (INTERRUPTED, "interrupted") if interrupts.asked() else (ended.code, str(ended))
+        print(f"{'left' if code in (0, INTERRUPTED) else 'error'}: {why}", file=sys.stderr if code else sys.stdout)
         return code
     except (OSError, ValueError) as error:
         print(f"error: --join {options.join}, --keys {options.keys}: {error}", file=sys.stderr)
