@@ -5,6 +5,7 @@ They come in through the gate (envproc/gate.py), another process, which speaks f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -14,6 +15,9 @@ from core.joining import GATE, Admitted, Expel, Joins
 from core.metrics import Metrics
 from core.roster import Crew, Roster
 from core.watch import Loss
+
+_LAST_WORDS_S = 0.5
+"""how long a name may still be in use on the control channel after the last word about it"""
 
 
 class Collectors:
@@ -25,6 +29,7 @@ class Collectors:
         """workers, so far"""
         self._crew, self._server, self._metrics, self._config_of = crew, server, metrics, config_of
         self._lanes: dict[str, int] = {}  # of those that the gate has not said the last word about
+        self._free_at: dict[str, float] = {}
 
     def hire(self, lane: int, epoch: int) -> None:
         """One of the run's own."""
@@ -44,7 +49,7 @@ class Collectors:
 
     def has(self, name: str) -> bool:
         """Whether it is still there."""
-        return name in self._lanes or self._crew.has(name)
+        return name in self._lanes or time.monotonic() < self._free_at.get(name, 0.0) or self._crew.has(name)
 
     def answer(self, joins: Joins, roster: Roster) -> None:
         """Let a collector's workers in, if there is room."""
@@ -61,7 +66,8 @@ class Collectors:
 
     def left(self, name: str) -> None:
         """The gate has said the last word about it."""
-        self._lanes.pop(name, None)
+        if self._lanes.pop(name, None) is not None:
+            self._free_at[name] = time.monotonic() + _LAST_WORDS_S
 
     def lost(self, losses: list[Loss]) -> Iterator[Loss]:
         """The same losses; and that of the gate takes everybody along who had come in there."""

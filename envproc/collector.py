@@ -8,7 +8,6 @@ told to, or when the link breaks: nothing is mended, who comes back joins anew.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +41,7 @@ from core.link import (
 )
 from core.net import num_parameters
 from core.outlet import Outlet, local_ring
+from core.private_directory import PrivateDirectory
 from core.supervisor import Supervisor
 from core.types import EnvSpec
 from core.weights import Weights
@@ -112,9 +112,10 @@ class Collector:
         self._arriving = Arriving(size)
         self._server = self._opened.enter_context(Server())
         self._supervisor = self._opened.enter_context(Supervisor())
-        logs = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="sharl-collector-"))
+        logs = PrivateDirectory()  # for what the environments write; it is gone when they are
+        self._opened.callback(logs.close)
         config = msgspec.json.decode(welcome.config, type=WorkerConfig)
-        config = replace(config, control=self._server.address, logs=logs, trace=None)
+        config = replace(config, control=self._server.address, logs=logs.path, trace=None)
         self._lanes = {lane: _Lane(Outlet(self._ring, lane)) for lane in lanes}
         for post in welcome.posts:
             name = worker_name(post.lane)
@@ -252,7 +253,7 @@ class Collector:
             if self._refused in heard:
                 raise Ended(f"the run at {self._address} does not know this key, or is another one", REFUSED)
             if self._socket in heard:
-                message, _ = unpack(self._decoder, self._socket.recv_multipart())
+                message, _ = unpack(self._decoder, self._socket.recv_multipart(zmq.NOBLOCK))
                 if isinstance(message, Welcome):
                     return message
                 if isinstance(message, Bye):

@@ -10,14 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-import zmq
 
-from core.admission import use_keys
-from core.control import Failed, Ready, Stats
-from core.link import PROTOCOL, SILENCE_S, Batch, Bye, Gone, Got, Join, Said, ToCollector, Welcome, pack
-from core.types import ActionSpec, EnvSpec
+from core.link import SILENCE_S
 from scripts import audit
 from tests.process.callers import make_keys
 from tests.process.collecting import Listening
@@ -70,7 +65,8 @@ def test_a_collector_joins_and_leaves_and_another_is_killed_and_nobody_else_paus
     assert audit.main([str(job.run.directory)]) == 0
 
 
-def test_who_has_no_key_or_another_one_is_refused_and_counted(listen: Listen, tmp_path: Path) -> None:
+@pytest.mark.thorough
+def test_who_has_no_key_is_told_so(listen: Listen, tmp_path: Path) -> None:
     job = listen(*SLOW)
     mallory = make_keys(tmp_path / "other", "mallory") / "for-mallory"
     code, printed = job.join(keys=mallory).wait()  # for another job
@@ -79,94 +75,20 @@ def test_who_has_no_key_or_another_one_is_refused_and_counted(listen: Listen, tm
     code, printed = job.join(keys=mallory).wait()  # it knows the job's public key, and is right in all else
     assert code == 2 and "does not know this key" in printed
     code, printed = job.join(keys=tmp_path / "none").wait()
-    assert code == 2 and "none" in printed
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.connect(job.address)
-    socket.send_multipart(pack(Join(PROTOCOL, 1)))
-    job.run.wait_for_record(lambda record: record.get("messages_refused", 0) >= 3)
-    context.destroy(linger=0)
+    assert code == 2 and f"{tmp_path}/none" in printed
+    job.run.wait_for_record(lambda record: record.get("messages_refused", 0) >= 2)
     assert not [each for each in job.run.records("worker") if each["event"] == "joins"]
     job.await_steps(0)
     job.stop()
 
 
-class Stranger:
-    """Somebody with a key, who says what he likes."""
-
-    def __init__(self, job: Listening) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        use_keys(self.socket, job.keys / "for-bob")
-        self.socket.connect(job.address)
-        self._decoder = msgspec.msgpack.Decoder(ToCollector)
-
-    def say(self, *parts: bytes) -> None:
-        self.socket.send_multipart(parts)
-
-    def hear(self, kind: type) -> Any:
-        """The next one of this kind."""
-        while True:
-            assert self.socket.poll(10_000), f"no {kind.__name__}"
-            message = self._decoder.decode(self.socket.recv_multipart()[0])
-            if isinstance(message, kind):
-                return message
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
+def stands_still(job: Listening) -> bool:
+    before = job.lanes()
+    time.sleep(0.1)
+    return job.lanes() == before
 
 
-SPEC = EnvSpec({}, ActionSpec(), 8)
-
-
-def test_whoever_says_what_no_collector_would_is_turned_away_and_the_run_goes_on(listen: Listen) -> None:
-    job = listen(*SLOW)
-    collector = job.join()
-    job.await_steps(0, 1)
-    before_joining = [
-        [b"nothing"], [b""], [b"", b"", b""], pack(Join(PROTOCOL + 1, 1)), pack(Join(PROTOCOL, 0)),
-        pack(Join(PROTOCOL, 10**6)), [b"\xc1" * 70_000],
-    ]  # fmt: skip
-    # it has lane 2 then, and lane 1 is the collector's
-    after_it = [
-        pack(Join(PROTOCOL, 1)), pack(Got(10**6)), pack(Gone(1, "me too")), pack(Said(1, Stats("worker-1", {}))),
-        pack(Said(2, Stats("worker-1", {}))), pack(Said(2, Failed("evaluator", "no", ""))),
-        pack(Batch(2, 0, 0, 0, 0, []), b""), pack(Batch(1, 0, 0, 0, 0, []), b""), [b"\x00" * 10],
-    ]  # fmt: skip
-    for welcome, messages in ((False, before_joining), (True, after_it)):
-        for parts in messages:
-            stranger = Stranger(job)
-            if welcome:
-                stranger.say(*pack(Join(PROTOCOL, 1)))
-                assert [post.lane for post in stranger.hear(Welcome).posts] == [2]
-            stranger.say(*parts)
-            assert not stranger.hear(Bye).in_order
-            stranger.close()
-            if welcome:
-                wait_until(lambda: len(job.lanes()) < 3 or not job.lanes()[2]["at_work"], "the lane to be free")
-    count = len(before_joining) + len(after_it)
-    job.run.wait_for_record(lambda record: record.get("messages_refused", 0) >= count)
-    job.await_steps(0, 1)
-    job.stop()
-    assert collector.wait()[0] == 0
-
-
-def test_rows_that_cannot_be_end_their_collector_and_reach_nobody(listen: Listen) -> None:
-    job = listen(*SLOW)
-    stranger = Stranger(job)
-    stranger.say(*pack(Join(PROTOCOL, 1)))
-    welcome = stranger.hear(Welcome)
-    stranger.say(*pack(Said(1, Ready("worker-1", 1, 0.1, welcome.spec))))
-    wait_until(lambda: len(job.lanes()) > 1 and job.lanes()[1]["at_work"], "the stranger to be at work")
-    stranger.say(*pack(Batch(1, 0, 1, 0, 0, []), b"\xff" * 64))
-    assert "bytes for 1 rows" in stranger.hear(Bye).why
-    assert "bytes for 1 rows" in job.await_event("worker-1", "failed")["detail"]
-    stranger.close()
-    job.await_steps(0)
-    assert job.lanes()[1]["steps"] == 0
-    job.stop()
-
-
+@pytest.mark.thorough
 def test_orders_reach_a_worker_elsewhere(listen: Listen) -> None:
     job = listen("--env", f"{TOYS}:Slow")
     collector = job.join(workers=2)
@@ -174,7 +96,7 @@ def test_orders_reach_a_worker_elsewhere(listen: Listen) -> None:
     assert job.order("set", "env.bonus", 3) == "env.bonus = 3"
     assert job.order("reset", 2, 3, 5) == "agents [3, 5]: reset"
     job.order("pause")
-    wait_until(lambda: job.lanes() == (time.sleep(0.1), job.lanes())[1], "nobody to step")
+    wait_until(lambda: stands_still(job), "nobody to step")
     job.order("resume")
     job.await_steps(1, 2)
     assert job.order("workers", "-1") == "leave: worker-2"
@@ -185,6 +107,7 @@ def test_orders_reach_a_worker_elsewhere(listen: Listen) -> None:
     job.stop()
 
 
+@pytest.mark.thorough
 def test_an_environment_that_differs_is_refused_by_name_of_what_differs(listen: Listen) -> None:
     job = listen("--env", f"{TOYS}:AsWideAs", "--algo.replay-ratio", 0)
     code, printed = job.join(TOY_WIDTH="4").wait()
@@ -195,6 +118,7 @@ def test_an_environment_that_differs_is_refused_by_name_of_what_differs(listen: 
     job.stop()
 
 
+@pytest.mark.thorough
 def test_one_worker_that_fails_there_is_lost_and_its_neighbour_goes_on(listen: Listen) -> None:
     job = listen(*SLOW)
     collector = job.join(workers=2)
