@@ -57,8 +57,10 @@ class Pair:
         self.written.append(rows.tobytes())
 
     def carry(self) -> None:
+        words = self.ring.words[LANE]
         for batch, data in self.outlet.batches():
             self.intake.take(batch, data)
+            assert words[Word.PUBLISHED] - 50 >= words[Word.DECISIONS] - 60, "decisions count when their rows are there"
         self.outlet.allow(self.intake.allowed(), self.intake.published)
 
     def digest(self) -> str:
