@@ -31,10 +31,11 @@ class Admission:
         self.num_refused = 0
         """connections of whoever is not known"""
         self._known = known
-        self.asked = context.socket(zmq.REP)
-        """what to poll: somebody wants to come in"""
-        self.asked.bind("inproc://zeromq.zap.01")
+        self._asked = context.socket(zmq.REP)
+        self._asked.bind("inproc://zeromq.zap.01")
         self._refused = socket.get_monitor_socket(HANDSHAKE_FAILED)
+        self.sockets = (self._asked, self._refused)
+        """what to poll: somebody wants to come in, or was refused"""
         socket.setsockopt(zmq.ZAP_DOMAIN, b"sharl")
 
     def attend(self) -> None:
@@ -42,14 +43,14 @@ class Admission:
         while self._refused.poll(0):
             self._refused.recv_multipart(zmq.NOBLOCK)
             self.num_refused += 1
-        while self.asked.poll(0):
-            self._admit(*self.asked.recv_multipart(zmq.NOBLOCK))
+        while self._asked.poll(0):
+            self._admit(*self._asked.recv_multipart(zmq.NOBLOCK))
 
     def _admit(self, version: bytes, request: bytes, *about: bytes) -> None:
         """Answer whether a connection may be; what it knows comes last, a token or a key."""
         names = [name for name, known in self._known.items() if hmac.compare_digest(about[-1], known)]
         verdict = (b"200", b"known", names[0].encode()) if names else (b"400", b"not known", b"")
-        self.asked.send_multipart([version, request, *verdict, b""])
+        self._asked.send_multipart([version, request, *verdict, b""])
 
 
 def place_of(option: str, address: str) -> tuple[str, ipaddress.IPv4Address]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Gate:
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key("--listen-keys", keys))
         self._socket.bind(place_of("--listen", config.listen)[0])
         self._poller = zmq.Poller()
-        for each in (self._socket, self._admission.asked, client.socket):
+        for each in (self._socket, *self._admission.sockets, client.socket):
             self._poller.register(each, zmq.POLLIN)
 
     def run(self) -> None:
@@ -115,9 +116,10 @@ class Gate:
 
     def turn(self) -> None:
         """Hear everybody once."""
-        self._poller.poll(TURN_MS if self._guests else _IDLE_MS)
-        self._admission.attend()
-        for command in self._client.receive():
+        ready = dict(self._poller.poll(TURN_MS if self._guests else _IDLE_MS))  # only these: to ask a socket takes time
+        if ready.keys() & self._admission.sockets:
+            self._admission.attend()
+        for command in self._client.receive() if self._client.socket in ready else []:
             match command:
                 case Admitted():
                     self._admitted(command)
@@ -125,9 +127,10 @@ class Gate:
                     self._expel(lane)
                 case Stop():
                     self._stopping = True
-        self._hear()
+        if self._socket in ready:
+            self._hear()
         for guest in list(self._guests.values()):
-            self._attend(guest)
+            self._attend(guest, ready)
         if more := self._admission.num_refused + self._num_refused - self._num_told:
             self._client.send(TurnedAway(GATE, more))
             self._num_told += more
@@ -183,14 +186,14 @@ class Gate:
             case Join():
                 raise ValueError("it has joined already")
 
-    def _attend(self, guest: Guest) -> None:
+    def _attend(self, guest: Guest, ready: Container[object]) -> None:
         """What there is to tell this collector."""
         if (silent_s := time.monotonic() - guest.heard_at) > SILENCE_S:
             self._drop(guest.identity, f"nothing was heard from {guest.who} for {silent_s:.1f} s")
             return
         goes = guest.goes()  # before the weights: who goes on acts with those that were there then, or newer ones
         self._follower.fetch()
-        if not guest.tell(goes, self._follower, self._weights.version, self._post):
+        if not guest.tell(goes, ready, self._follower, self._weights.version, self._post):
             self._drop(guest.identity, f"{guest.who} is gone, or does not read any more")
             return
         for porter in guest.release():

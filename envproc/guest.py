@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from core.link import BEAT_S, PIECE_BYTES, Beat, Go, Parameters, ToCollector, Told, pack
@@ -67,15 +67,18 @@ class Guest:
         """How far its workers may go, as far as that is news."""
         return [go for porter in self.porters.values() if (go := porter.go())]
 
-    def tell(self, goes: list[Go], follower: Follower, newest: int, post: Post) -> bool:
-        """Send all that is due; `newest`: version of the weights. False if it is gone, or does not read any more."""
+    def tell(self, goes: list[Go], ready: Container[object], follower: Follower, newest: int, post: Post) -> bool:
+        """Send all that is due. False if it is gone, or does not read any more.
+
+        `ready`: sockets at which something has come in; `newest`: version of the weights.
+        """
 
         def send(message: ToCollector, *data: bytes) -> bool | None:
             return post([self.identity, *pack(message, *data)])
 
         now = time.monotonic()
         for porter in self.porters.values():
-            for command in porter.commands():
+            for command in porter.commands(ready):
                 if not send(Told(porter.lane, command)):
                     return False
         if self.was_welcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from core.control import Answer, Begin, Client, Command, Episodes, Failed, Ready, Stats, Stop, worker_name
 from core.intake import Intake, post_of
 from core.joining import Left
@@ -48,9 +50,9 @@ class Porter:
             self.client.send(Failed(worker_name(self.lane), why, ""))
             self.is_over = True
 
-    def commands(self) -> list[Command]:
-        """What the main process tells the worker."""
-        commands = self.client.receive()
+    def commands(self, ready: Container[object]) -> list[Command]:
+        """What the main process tells the worker; `ready`: sockets at which something has come in."""
+        commands = self.client.receive() if self.client.socket in ready else []
         if any(isinstance(each, Begin) for each in commands) and self._intake is None:
             self._intake = Intake(self._ring, self.lane, self.post.epoch)
         if self._words.item(Word.STOP) and not self._was_stopped:
