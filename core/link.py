@@ -35,8 +35,8 @@ PIECE_BYTES = 2**18
 """of weights that travel at once"""
 BEAT_S, SILENCE_S = 0.5, 5.0
 """between two signs of life; without one, the other side is gone"""
-TURN_MS = 2
-"""how long either side sleeps if nothing comes in"""
+TURN_MS, LONG_TURN_MS = 2, 10
+"""how long either side sleeps if nothing comes in: while a worker waits for the run, and while none does"""
 MOST_WORKERS = 64
 """of one collector"""
 

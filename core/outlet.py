@@ -78,6 +78,11 @@ class Outlet:
         """The worker has decided since the last batch."""
         return bool(self._words.item(Word.DECISIONS) != self._decisions_sent)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """The worker may not go on."""
+        return bool(self._words.item(Word.DECISIONS) >= self._words.item(Word.ALLOWED))
+
     def allow(self, allowed: int, taken: int) -> None:
         """How far the worker may go: as the run says, and while there is room. Raises ValueError for rows that were
         never sent."""

@@ -21,6 +21,7 @@ from core.admission import HANDSHAKE_FAILED, use_keys
 from core.control import MALFORMED, Answer, Begin, Episodes, Failed, Ready, Server, Stats, Stop, worker_name
 from core.link import (
     BEAT_S,
+    LONG_TURN_MS,
     PROTOCOL,
     SILENCE_S,
     TURN_MS,
@@ -50,8 +51,8 @@ from envproc.worker import WorkerConfig
 
 _JOIN_S = 10.0
 """how long the run may take to answer"""
-_BATCH_EVERY_S, _COUNTERS_EVERY_S = 0.002, 0.2
-"""at least between two batches, at most between two reports of what the worker counts"""
+_AT_REST_EVERY_S, _BATCH_EVERY_S, _COUNTERS_EVERY_S = 0.001, 0.008, 0.2
+"""between two batches: of a worker that waits for the run, of one that goes on, of one that has done nothing"""
 _GOODBYE_S = 1.0
 DONE, REFUSED, LOST, INTERRUPTED = 0, 2, 3, 130
 
@@ -127,7 +128,8 @@ class Collector:
     def run(self) -> NoReturn:
         """Work until it is over. Raises Ended."""
         while self._lanes:
-            self._poller.poll(TURN_MS)
+            at_rest = any(lane.outlet.is_at_rest for lane in self._lanes.values())
+            self._poller.poll(TURN_MS if at_rest else LONG_TURN_MS)
             self._turn()
         deadline = time.monotonic() + _GOODBYE_S
         while time.monotonic() < deadline:  # the run says so as well, and perhaps why
@@ -217,8 +219,10 @@ class Collector:
         outlet = lane.outlet
         if lane.go:
             outlet.allow(*lane.go)
-        since_s = now - lane.sent_at
-        if outlet.is_full or (since_s >= _BATCH_EVERY_S and outlet.has_news) or since_s >= _COUNTERS_EVERY_S:
+        every_s = _COUNTERS_EVERY_S
+        if outlet.has_news:
+            every_s = _AT_REST_EVERY_S if outlet.is_at_rest else _BATCH_EVERY_S
+        if outlet.is_full or now - lane.sent_at >= every_s:
             lane.sent_at = now
             for batch, data in outlet.batches():
                 self._send(batch, *data)

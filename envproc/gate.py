@@ -23,6 +23,7 @@ from core.control import MALFORMED, MAX_BYTES, Begin, Client, Stop
 from core.joining import GATE, Admitted, Expel, Joins, TurnedAway
 from core.link import (
     BATCH_BYTES,
+    LONG_TURN_MS,
     MOST_WORKERS,
     PROTOCOL,
     SILENCE_S,
@@ -116,7 +117,7 @@ class Gate:
 
     def turn(self) -> None:
         """Hear everybody once."""
-        ready = dict(self._poller.poll(TURN_MS if self._guests else _IDLE_MS))  # only these: to ask a socket takes time
+        ready = dict(self._poller.poll(self._nap_ms()))  # only these are asked: that takes time
         if ready.keys() & self._admission.sockets:
             self._admission.attend()
         for command in self._client.receive() if self._client.socket in ready else []:
@@ -134,6 +135,11 @@ class Gate:
         if more := self._admission.num_refused + self._num_refused - self._num_told:
             self._client.send(TurnedAway(GATE, more))
             self._num_told += more
+
+    def _nap_ms(self) -> int:
+        if any(guest.waits for guest in self._guests.values()):
+            return TURN_MS
+        return LONG_TURN_MS if self._guests else _IDLE_MS
 
     def close(self) -> None:
         for guest in self._guests.values():

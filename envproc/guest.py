@@ -36,6 +36,11 @@ class Guest:
         self._update = 0
         self._data, self._offset = b"", 0  # of the version that is on its way
 
+    @property
+    def waits(self) -> bool:
+        """One of its workers may not go on."""
+        return any(porter.waits for porter in self.porters.values())
+
     def let_in(self, porters: list[Porter]) -> None:
         """These lanes are its own from now on."""
         self.was_welcome = True

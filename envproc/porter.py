@@ -67,6 +67,11 @@ class Porter:
         go = Go(self.lane, self._intake.allowed(), self._intake.published)
         return go if go != self._told else None
 
+    @property
+    def waits(self) -> bool:
+        """It has done all that it was told it may."""
+        return bool(self._words.item(Word.DECISIONS) >= self._told.allowed)
+
     def told(self, go: Go) -> None:
         """It knows."""
         self._told = go
