@@ -3,7 +3,7 @@ and those of operators or collectors.
 
 DIR/server.key_secret        the job's; it stays here
 DIR/clients/CLIENT.key       who may come in: delete one, and from the job's next start on it may not
-DIR/for-CLIENT/              for the client, who gives it to scripts.ctl as --control-keys, or to scripts.worker as --keys
+DIR/for-CLIENT/              for the client: --control-keys of scripts.ctl, or --keys of scripts.worker
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ def main(arguments: list[str]) -> int:
         os.umask(before)
     print(f"for the job, --control-keys or --listen-keys: {options.directory}")
     for name in options.clients:
-        print(
-            f"for {name}, --control-keys of scripts.ctl or --keys of scripts.worker: {_place_of(options.directory, name)}"
-        )
+        place = _place_of(options.directory, name)
+        print(f"for {name}, --control-keys of scripts.ctl or --keys of scripts.worker: {place}")
     return 0
 
 
