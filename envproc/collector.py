@@ -92,7 +92,7 @@ class Collector:
             self._socket = context.socket(zmq.DEALER)
             self._refused = self._socket.get_monitor_socket(HANDSHAKE_FAILED)
             use_keys(self._socket, keys)
-            self._socket.connect(address)
+            self._connect(address)
             self._decoder = msgspec.msgpack.Decoder(ToCollector)
             self._heard_at = time.monotonic()
             self._beat_at = 0.0
@@ -101,6 +101,12 @@ class Collector:
         except BaseException:
             self._opened.close()
             raise
+
+    def _connect(self, address: str) -> None:
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            raise ValueError(f"{address!r} is no address, as tcp://HOST:PORT is ({error})") from error
 
     def _start(self, welcome: Welcome) -> None:
         self._spec, self._begin = welcome.spec, welcome.begin
@@ -159,8 +165,11 @@ class Collector:
             self._send_rows(lane, now)
             if lane.leaves:
                 self._see_out(number, lane)
-        if now - self._beat_at >= BEAT_S:
-            self._beat_at = now
+        self._beat()
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beat_at >= BEAT_S:
+            self._beat_at = time.monotonic()
             self._send(Beat())
 
     def _hear(self) -> None:
@@ -249,14 +258,15 @@ class Collector:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._refused, zmq.POLLIN)
-        deadline = time.monotonic() + _JOIN_S
-        while (left_s := deadline - time.monotonic()) > 0:
-            heard = dict(poller.poll(min(int(left_s * 1000), 100)))
+        while time.monotonic() - self._heard_at < _JOIN_S:
+            heard = dict(poller.poll(100))
+            self._beat()
             if self._interrupted():
                 raise Ended("interrupted", INTERRUPTED)
             if self._refused in heard:
                 raise Ended(f"the run at {self._address} does not know this key, or is another one", REFUSED)
             if self._socket in heard:
+                self._heard_at = time.monotonic()
                 message, _ = unpack(self._decoder, self._socket.recv_multipart(zmq.NOBLOCK))
                 if isinstance(message, Welcome):
                     return message

@@ -9,6 +9,7 @@ nothing more. What is said on the link, core/link.py tells.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Container
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import msgspec
 import zmq
 
 from core.admission import Admission, keys_of_clients, place_of, secret_key
-from core.control import MALFORMED, MAX_BYTES, Begin, Client, Stop
+from core.control import MALFORMED, MAX_BYTES, Begin, Client, Ready, Stop
 from core.joining import GATE, Admitted, Expel, Joins, TurnedAway
 from core.link import (
     BATCH_BYTES,
@@ -82,6 +83,7 @@ class Gate:
 
     def __init__(self, config: GateConfig, client: Client) -> None:
         """Raises ValueError or zmq.ZMQError if it cannot be opened there."""
+        started = time.monotonic()
         self._config, self._client = config, client
         self._opened = contextlib.ExitStack()
         begin = config.begin
@@ -107,6 +109,7 @@ class Gate:
         self._poller = zmq.Poller()
         for each in (self._socket, *self._admission.sockets, client.socket):
             self._poller.register(each, zmq.POLLIN)
+        client.send(Ready(GATE, os.getpid(), time.monotonic() - started, config.spec))
 
     def run(self) -> None:
         """Work until told to stop, or until the main process is gone."""
@@ -206,7 +209,7 @@ class Gate:
             self._poller.unregister(porter.client.socket)
             porter.close()
         if guest.was_welcome and not guest.porters:
-            self._drop(guest.identity, "none of its workers is here any more", in_order=True)
+            self._drop(guest.identity, "none of its workers is here any more", guest.is_in_order)
 
     def _admitted(self, admitted: Admitted) -> None:
         guest = self._guests.get(bytes.fromhex(admitted.collector))

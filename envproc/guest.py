@@ -29,6 +29,8 @@ class Guest:
         self.was_welcome = False
         self.porters: dict[int, Porter] = {}
         """by lane"""
+        self.is_in_order = True
+        """nobody of them was lost so far"""
         self._ordered = ordered
         self._former: set[int] = set()
         self._beat_at = self._weights_at = 0.0
@@ -58,6 +60,7 @@ class Guest:
         """Those whose time is over."""
         over = [porter for porter in self.porters.values() if porter.is_over]
         for porter in over:
+            self.is_in_order &= porter.has_left
             del self.porters[porter.lane]
             self._former.add(porter.lane)
         return over

@@ -20,6 +20,8 @@ class Porter:
         self.client = Client(control, worker_name(lane))
         self.is_over = False
         """the main process knows that nobody works here any more"""
+        self.has_left = False
+        """in order"""
         self._ring, self._words = ring, ring.words[lane]
         self._intake: Intake | None = None
         self._is_ready = self._was_stopped = False
@@ -42,7 +44,7 @@ class Porter:
     def leaves(self, why: str) -> None:
         """It has left, in order."""
         self.client.send(Left(worker_name(self.lane), why[:500]))
-        self.is_over = True
+        self.is_over = self.has_left = True
 
     def fails(self, why: str) -> None:
         """It is lost, or to be."""

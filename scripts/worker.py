@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         code, why = (INTERRUPTED, "interrupted") if interrupts.asked() else (ended.code, str(ended))
         print(f"{'left' if code in (0, INTERRUPTED) else 'error'}: {why}", file=sys.stderr if code else sys.stdout)
         return code
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         print(f"error: --join {options.join}, --keys {options.keys}: {error}", file=sys.stderr)
         return REFUSED
 

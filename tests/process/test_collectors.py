@@ -41,6 +41,7 @@ def listen(start: Start, tmp_path: Path) -> Iterator[Listen]:
 def test_a_collector_joins_and_leaves_and_another_is_killed_and_nobody_else_pauses(listen: Listen) -> None:
     """The lane of who left is the next one's, in its next epoch; all of it stands in the records, and they hold."""
     job = listen(*SLOW)
+    job.await_event("gate", "ready")
     first = job.join()
     job.await_steps(0, 1)
     assert job.await_event("worker-1", "joins")["detail"] == "bob at 127.0.0.1"
