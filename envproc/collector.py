@@ -92,11 +92,11 @@ class Collector:
             self._socket = context.socket(zmq.DEALER)
             self._refused = self._socket.get_monitor_socket(HANDSHAKE_FAILED)
             use_keys(self._socket, keys)
-            self._connect(address)
             self._decoder = msgspec.msgpack.Decoder(ToCollector)
             self._heard_at = time.monotonic()
             self._beat_at = 0.0
-            self._send(Join(PROTOCOL, workers))
+            self._connect(address)
+            self._fits(Join(PROTOCOL, workers))  # else it was refused already, and hears so
             self._start(self._await_welcome())
         except BaseException:
             self._opened.close()
@@ -170,7 +170,7 @@ class Collector:
     def _beat(self) -> None:
         if time.monotonic() - self._beat_at >= BEAT_S:
             self._beat_at = time.monotonic()
-            self._send(Beat())
+            self._fits(Beat())  # else it was refused, and hears so, or there is enough on its way
 
     def _hear(self) -> None:
         """All that the run has said."""
@@ -249,10 +249,16 @@ class Collector:
             del self._lanes[number]
 
     def _send(self, message: ToGate, *data: Any) -> None:
+        if not self._fits(message, *data):
+            raise Ended(f"the link to {self._address} takes no more", LOST)
+
+    def _fits(self, message: ToGate, *data: Any) -> bool:
+        """Whether it was sent."""
         try:
             self._socket.send_multipart(pack(message, *data), zmq.NOBLOCK)
         except zmq.Again:
-            raise Ended(f"the link to {self._address} takes no more", LOST) from None
+            return False
+        return True
 
     def _await_welcome(self) -> Welcome:
         poller = zmq.Poller()
@@ -260,7 +266,6 @@ class Collector:
         poller.register(self._refused, zmq.POLLIN)
         while time.monotonic() - self._heard_at < _JOIN_S:
             heard = dict(poller.poll(100))
-            self._beat()
             if self._interrupted():
                 raise Ended("interrupted", INTERRUPTED)
             if self._refused in heard:
@@ -272,6 +277,7 @@ class Collector:
                     return message
                 if isinstance(message, Bye):
                     raise Ended(f"the run at {self._address} refuses: {message.why}", REFUSED)
+            self._beat()
         raise Ended(f"nobody answers at {self._address}", REFUSED)
 
 

@@ -48,7 +48,7 @@ def test_a_collector_joins_and_leaves_and_another_is_killed_and_nobody_else_paus
     assert not any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in first.processes())
     first.send(signal.SIGINT)
     code, printed = first.wait()
-    assert code == 130 and f"joined {job.address} as worker-1" in printed and "left: interrupted" in printed
+    assert code == 130 and f"joined {job.address} as worker-1" in printed and "left: interrupted" in printed, printed
     assert job.await_event("worker-1", "leaves")["detail"] == "interrupted there"
     second = job.join(workers=2)
     job.await_steps(0, 1, 2)
@@ -71,12 +71,12 @@ def test_who_has_no_key_is_told_so(listen: Listen, tmp_path: Path) -> None:
     job = listen(*SLOW)
     mallory = make_keys(tmp_path / "other", "mallory") / "for-mallory"
     code, printed = job.join(keys=mallory).wait()  # for another job
-    assert code == 2 and "does not know this key, or is another one" in printed
+    assert code == 2 and "does not know this key, or is another one" in printed, printed
     shutil.copy(job.keys / "server.key", mallory)
     code, printed = job.join(keys=mallory).wait()  # it knows the job's public key, and is right in all else
-    assert code == 2 and "does not know this key" in printed
+    assert code == 2 and "does not know this key" in printed, printed
     code, printed = job.join(keys=tmp_path / "none").wait()
-    assert code == 2 and f"{tmp_path}/none" in printed
+    assert code == 2 and f"{tmp_path}/none" in printed, printed
     job.run.wait_for_record(lambda record: record.get("messages_refused", 0) >= 2)
     assert not [each for each in job.run.records("worker") if each["event"] == "joins"]
     job.await_steps(0)
@@ -112,7 +112,7 @@ def test_orders_reach_a_worker_elsewhere(listen: Listen) -> None:
 def test_an_environment_that_differs_is_refused_by_name_of_what_differs(listen: Listen) -> None:
     job = listen("--env", f"{TOYS}:AsWideAs", "--algo.replay-ratio", 0)
     code, printed = job.join(TOY_WIDTH="4").wait()
-    assert code == 2 and "observation vector is FieldSpec(shape=(4,)" in printed
+    assert code == 2 and "observation vector is FieldSpec(shape=(4,)" in printed, printed
     assert "FieldSpec(shape=(3,), dtype='float32', stack=1) in the run" in printed
     assert "observation vector" in job.await_event("worker-1", "failed")["detail"]
     job.await_steps(0)
@@ -148,7 +148,7 @@ def test_a_collector_that_stood_still_for_a_moment_goes_on_and_one_that_did_for_
     job.await_steps(0)
     collector.send(signal.SIGCONT)
     code, printed = collector.wait()
-    assert code == 3 and "nothing was heard from bob" in printed
+    assert code == 3 and "nothing was heard from bob" in printed, printed
     job.stop()
 
 
@@ -159,7 +159,7 @@ def test_a_run_that_is_killed_is_missed_by_its_collectors(listen: Listen) -> Non
     job.await_steps(0, 1)
     job.run.process.kill()
     code, printed = collector.wait()
-    assert code == 3 and f"the run at {job.address} has said nothing for" in printed
+    assert code == 3 and f"the run at {job.address} has said nothing for" in printed, printed
 
 
 @pytest.mark.thorough
