@@ -16,7 +16,7 @@ from core.metrics import Metrics
 from core.roster import Crew, Roster
 from core.watch import Loss
 
-_LAST_WORDS_S = 0.5
+LAST_WORDS_S = 0.5
 """how long a name may still be in use on the control channel after the last word about it"""
 
 
@@ -67,7 +67,7 @@ class Collectors:
     def left(self, name: str) -> None:
         """The gate has said the last word about it."""
         if self._lanes.pop(name, None) is not None:
-            self._free_at[name] = time.monotonic() + _LAST_WORDS_S
+            self._free_at[name] = time.monotonic() + LAST_WORDS_S
 
     def lost(self, losses: list[Loss]) -> Iterator[Loss]:
         """The same losses; and that of the gate takes everybody along who had come in there."""

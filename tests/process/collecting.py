@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+from core.collectors import LAST_WORDS_S
 from scripts.running import ask, find_running
 from tests.process.callers import make_keys
 from tests.process.runs import PATIENCE_S, ROOT, Record, Run, Start, free_port, marked, wait_until
@@ -76,6 +78,8 @@ class Listening:
         self.run.wait_for("progress")
 
     def join(self, workers: int = 1, keys: Path | None = None, **environment: str) -> Collector:
+        if self.collectors:  # who was here before may have left a lane that is to be the next one's
+            time.sleep(1.5 * LAST_WORDS_S)
         self.collectors.append(Collector(self.address, keys or self.keys / "for-bob", workers, **environment))
         return self.collectors[-1]
 
