@@ -58,8 +58,9 @@ class Intake:
             self._check_words(batch.words)
         if batch.frames:
             self._writer.append_frames(frames)
-        if batch.rows:
-            self._writer.append(rows)
+        most = self._ring.capacity // 2  # a lane may be smaller than a batch
+        for start in range(0, batch.rows, most):
+            self._writer.append(rows[start : start + most])
         if batch.words:
             words = self._writer.words
             for word, value in zip(COUNTERS, batch.words, strict=True):

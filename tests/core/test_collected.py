@@ -253,3 +253,19 @@ def test_whatever_bytes_arrive_they_are_rows_or_refused(pair: Pair) -> None:
     assert refused > 5
     rows = pair.ring.rows[LANE][50 : pair.intake.published]
     assert np.isfinite(rows["reward"]).all() and (rows["agent"] < 4).all() and (rows["epoch"] == EPOCH).all()
+
+
+def test_a_batch_may_be_larger_than_half_of_the_lane_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(PLAIN, Recording(), monkeypatch)
+    with pair.there, Ring.create(PLAIN, Recording(), 3, 3 * 32) as small:
+        small.words[LANE] = pair.ring.words[LANE]
+        intake = Intake(small, LANE, EPOCH)
+        monkeypatch.setattr(intake, "_most_rows", 100)
+        small.words[LANE, Word.ALLOWED] = FOREVER
+        intake.allowed()
+        pair.write(20)
+        batches = [each for each in pair.outlet.batches() if each[0].rows]
+        data = b"".join(each[-1] for _, each in batches)
+        intake.take(msgspec.structs.replace(batches[0][0], rows=20, words=batches[-1][0].words), [data])
+        assert small.rows[LANE]["index"][np.arange(50, 70) % 32].tolist() == list(range(50, 70))
+    pair.ring.close()
