@@ -62,6 +62,7 @@ bench: setup $(STOCK)/.ready $(SB3)/.ready $(BUFFERS)/.ready
 	$(BIN)/python -m scripts.profile learner --sb3 $(SB3)/bin/python
 	$(BIN)/python -m scripts.profile worker
 	$(BIN)/python -m scripts.profile link --stock $(STOCK)/bin/python
+	$(BIN)/python -m scripts.profile joined
 	$(BIN)/python -m scripts.profile control
 
 # ML-Agents' link as pip gives it: what ours is measured against

@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from core.acting import PolicySpec
+from core.joining import Admitted, Expel, Joins, Left, TurnedAway
 from core.private_directory import PrivateDirectory
 from core.ring import RingAddress
 from core.types import EnvSpec
@@ -166,8 +167,8 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
 
 
-Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order
-Command = Begin | Reset | Renew | Set | Evaluate | Stop | Reply
+Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order | Joins | Left | TurnedAway
+Command = Begin | Reset | Renew | Set | Evaluate | Stop | Reply | Admitted | Expel
 
 
 def worker_name(lane: int) -> str:
@@ -191,11 +192,13 @@ class Server:
         self.socket.bind(self.address)
         self._decoder = msgspec.msgpack.Decoder(Report)
         self._num_refused = 0
+        self.num_refused_at_gate = 0
+        """by that other process (envproc/gate.py), which tells"""
 
     @property
     def num_refused(self) -> int:
-        """Messages dropped because they were none of the protocol's, and connections that the door refused."""
-        return self._num_refused + (self._door.num_refused if self._door else 0)
+        """Messages dropped because they were none of the protocol's, and connections that door or gate refused."""
+        return self._num_refused + self.num_refused_at_gate + (self._door.num_refused if self._door else 0)
 
     def receive(self) -> list[Report]:
         """Everything that has arrived. Never waits."""

@@ -214,12 +214,13 @@ class Group:
         self._count += 1
         begun, told = time.monotonic(), False
         while True:
+            was_over = work.is_completed()
             try:
                 work.wait(timedelta(seconds=_LOOK_EVERY_S))
                 break
             except RuntimeError as error:
                 waited = time.monotonic() - begun
-                if work.is_completed():  # gloo's own: a connection has ended
+                if was_over:  # gloo's own: a connection has ended
                     raise GroupLost(f"{self._missing()} is gone: {_line(error)}") from error
                 if waited > self._longest_s or (waited > _TOLD_AFTER_S and self.interrupted()):
                     raise GroupLost(f"{self._missing()} has not come for {waited:.0f} s") from error

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from core.collectors import Collectors
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
 from core.group import Differs, GroupLost
+from core.joining import Joins, Left, TurnedAway
 from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.progress import Progress
@@ -52,6 +54,7 @@ class Job:
         watch: Watch,
         metrics: Metrics,
         roster: Roster,
+        collectors: Collectors,
         change: Callable[[str, str], Change],
         evaluations: Evaluations,
         snapshots: Snapshots,
@@ -69,7 +72,7 @@ class Job:
         self._server = server
         self._watch = watch
         self._metrics = metrics
-        self._roster = roster
+        self._roster, self._collectors = roster, collectors
         self._evaluations, self._snapshots = evaluations, snapshots
         self._schedule = schedule
         self._turn = turn
@@ -111,7 +114,7 @@ class Job:
         self._steering.attend()
         reports, losses = self._watch.hear()
         self.note(reports)
-        for loss in losses:
+        for loss in self._collectors.lost(losses):
             self._steering.lost(loss.worker)
             self._renewing.discard(loss.worker)
             self._roster.lost(loss)
@@ -260,6 +263,13 @@ class Job:
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
             case Order():
                 self._steering.obey(report)
+            case Joins():
+                self._collectors.answer(report, self._roster)
+            case Left(worker, why):
+                self._collectors.left(worker)
+                self._roster.left(worker, why)
+            case TurnedAway(_, count):
+                self._server.num_refused_at_gate += count
             case Evaluated():
                 if evaluation := self._evaluations.note(report):
                     self._metrics.write("eval", agent_steps=self.learner.agent_steps, **evaluation.figures())

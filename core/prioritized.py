@@ -86,7 +86,9 @@ class PrioritizedSampler(Sampler):
         super().load_state_dict(state)
         self._cover(len(state["priorities"]))
         self._tree.put(np.arange(self._tree.num_slots), state["priorities"].numpy())
-        self._oldest, self._end = np.array(state["oldest"], np.int64), np.array(state["end"], np.int64)
+        for words, known in ((self._oldest, state["oldest"]), (self._end, state["end"])):
+            known = known[: len(words)]  # a run that goes on may have room for more lanes, or for fewer, than it did
+            words[: len(known)] = known
         self._highest = state["highest"]
 
     def _draw(self, where: Where, count: int) -> tuple[IntArray, IntArray]:

@@ -86,8 +86,9 @@ class Progress:
         self._last = now
 
     def _who_waits(self, learner: dict[str, float], workers: dict[str, float]) -> str:
-        at_work, pace = int(self._learner.ring.at_work.sum()), paced_by(self._learner.algorithm.config)
-        return who_waits(learner, workers, at_work, num_cores(), pace, self._in_turns)
+        ring, pace = self._learner.ring, paced_by(self._learner.algorithm.config)
+        here = int((ring.at_work & ring.wanted).sum())  # who has joined does so on another machine's cores
+        return who_waits(learner, workers, here, num_cores(), pace, self._in_turns)
 
 
 class _Counters:

@@ -86,6 +86,10 @@ class _Post:
     stalls: bool = False
     killed: tuple[str, str] | None = None
     """what the matter was, and more of it"""
+    joined: str = ""
+    """who brought it: such a worker came by itself, and nobody starts it again"""
+    is_needed: bool = False
+    """if it is given up, so is the run"""
 
 
 class Roster:
@@ -115,9 +119,10 @@ class Roster:
         for lane in np.flatnonzero(self._ring.wanted).tolist():
             self._open_post(lane, hired)
 
-    def keep(self, name: str, hire: Callable[[], None], achieved: Callable[[], int]) -> None:
-        """Start somebody without a lane, and again when it is lost."""
-        post = self._posts[name] = _Post(hire, achieved)
+    def keep(self, name: str, hire: Callable[[], None], achieved: Callable[[], int], is_needed: bool = True) -> None:
+        """Start somebody without a lane, and again when it is lost. If that does no good, the run ends; or, if it is
+        not needed, goes on without."""
+        post = self._posts[name] = _Post(hire, achieved, is_needed=is_needed)
         self._hire(name, post)
 
     def ready(self, name: str, spec: EnvSpec) -> None:
@@ -144,6 +149,9 @@ class Roster:
         lane = self._lane_of(loss.worker)
         if lane is not None:
             self._ring.at_work[lane] = False
+        if post.joined:
+            del self._posts[loss.worker]
+            return
         post.is_up, post.killed = False, None
         post.barren = 0 if post.achieved() > post.had_achieved else post.barren + 1
         post.restarts += 1
@@ -153,7 +161,7 @@ class Roster:
         del self._posts[loss.worker]
         left = sum(1 for _ in self._lanes())
         self._note(loss.worker, "given up", f"lost {post.restarts} times; {left} workers are left")
-        if lane is None or left < self._limits.min_workers:
+        if post.is_needed or (lane is not None and left < self._limits.min_workers):
             raise WorkerLost(loss)
 
     def attend(self) -> None:
@@ -180,19 +188,26 @@ class Roster:
     def add(self, count: int) -> str:
         """Start more workers; says which. Raises ValueError or MemoryError if there is no room, OSError if a process
         cannot be started."""
-        taken = {lane for lane, _ in self._lanes()}
-        others = set(range(self._ring.num_lanes)) - taken
-        free = sorted(lane for lane in others if not self._crew.has(worker_name(lane)))
-        if count > len(free):
-            raise ValueError(
-                f"workers +{count}: the ring has room for {len(free)} more beside the {len(taken)}; "
-                "start the run with more --workers"
-            )
-        for lane in free[:count]:
-            self._ring.add_lane(lane)
-        for lane in free[:count]:
+        lanes = self._make_room(count)
+        for lane in lanes:
             self._open_post(lane)
-        return f"start: {', '.join(map(worker_name, free[:count]))}"
+        return f"start: {', '.join(map(worker_name, lanes))}"
+
+    def admit(self, count: int, who: str) -> list[int]:
+        """Lanes for workers that came by themselves, brought by `who`. Raises ValueError or MemoryError if there is no
+        room."""
+        lanes = self._make_room(count)
+        for lane in lanes:
+            self._open_post(lane, hired=True, joined=who)
+        return lanes
+
+    def left(self, name: str, why: str) -> None:
+        """A worker that came by itself has gone, in order."""
+        lane = self._lane_of(name)
+        if lane is not None:
+            self._ring.at_work[lane] = False
+            del self._posts[name]
+            self._note(name, "leaves", why)
 
     def remove(self, count: int) -> str:
         """Have the newest lanes' workers leave; says which. What they wrote stays. Raises ValueError if fewer would be
@@ -211,6 +226,20 @@ class Roster:
             self._note(name, "leaves", "")
         return f"leave: {', '.join(name for _, name in lanes[-count:])}"
 
+    def _make_room(self, count: int) -> list[int]:
+        """So many lanes on which nobody is. Raises ValueError or MemoryError if there is no room."""
+        taken = {lane for lane, _ in self._lanes()}
+        others = set(range(self._ring.num_lanes)) - taken
+        free = sorted(lane for lane in others if not self._crew.has(worker_name(lane)))
+        if count > len(free):
+            raise ValueError(
+                f"workers +{count}: the ring has room for {len(free)} more beside the {len(taken)}; "
+                "start the run with more --workers"
+            )
+        for lane in free[:count]:
+            self._ring.add_lane(lane)
+        return free[:count]
+
     def _lane_of(self, name: str) -> int | None:
         return next((lane for lane, worker in self._lanes() if worker == name), None)
 
@@ -219,13 +248,14 @@ class Roster:
         names = ((lane, worker_name(lane)) for lane in range(self._ring.num_lanes))
         return [(lane, name) for lane, name in names if name in self._posts]
 
-    def _open_post(self, lane: int, hired: bool = False) -> None:
-        self._ring.wanted[lane] = True
+    def _open_post(self, lane: int, hired: bool = False, joined: str = "") -> None:
+        self._ring.wanted[lane] = not joined
         words = self._ring.words[lane]
         post = self._posts[worker_name(lane)] = _Post(
             hire=lambda: self._crew.hire(lane, words.item(Word.LIVES)),
             achieved=lambda: words.item(Word.STEPS),
             alive=lambda: words.item(Word.ALIVE),
+            joined=joined,
         )
         self._hire(worker_name(lane), post, hired)
 
@@ -235,7 +265,9 @@ class Roster:
         post.due, post.began, post.had_achieved = None, self._clock, post.achieved()
         lane = self._lane_of(name)
         epoch = None if lane is None else self._ring.words.item(lane, Word.LIVES)
-        self._metrics.write("worker", worker=name, event="restarted" if post.restarts else "started", epoch=epoch)
+        event = "joins" if post.joined else "restarted" if post.restarts else "started"
+        more = {"detail": post.joined} if post.joined else {}
+        self._metrics.write("worker", worker=name, event=event, epoch=epoch, **more)
 
     def _look_after(self, name: str, post: _Post, seen: int) -> None:
         if seen != post.seen:

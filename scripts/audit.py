@@ -100,7 +100,7 @@ def _one_writer_a_lane(session: list[Record]) -> Iterator[str]:
         if each["kind"] != "worker":
             continue
         worker, event = each["worker"], each["event"]
-        if event in ("started", "restarted"):
+        if event in ("started", "restarted", "joins"):
             epoch = each["epoch"]
             if worker in there:
                 yield f"{worker} is started in epoch {epoch} while that of epoch {there[worker]} is still there"

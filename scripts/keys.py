@@ -1,8 +1,9 @@
-"""Keys: `python -m scripts.keys DIR [CLIENT ...]` makes what --control-keys takes: the job's keys, and operators'.
+"""Keys: `python -m scripts.keys DIR [CLIENT ...]` makes what --control-keys and --listen-keys take: the job's keys,
+and those of operators or collectors.
 
 DIR/server.key_secret        the job's; it stays here
-DIR/clients/CLIENT.key       who may send orders: delete one, and from the job's next start on it may not
-DIR/for-CLIENT/              for the operator, who gives it to scripts.ctl as --control-keys
+DIR/clients/CLIENT.key       who may come in: delete one, and from the job's next start on it may not
+DIR/for-CLIENT/              for the client: --control-keys of scripts.ctl, or --keys of scripts.worker
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from typing import Annotated
 import tyro
 from zmq.auth import create_certificates
 
-from core.door import CLIENT, CLIENTS, SERVER
+from core.admission import CLIENT, CLIENTS, SERVER
 from scripts.command_line import UsageError, read_command_line
 
 
 @dataclass(frozen=True)
 class Options:
-    """Make the keys with which a job can be told what to do from other machines."""
+    """Make the keys with which a job can be told what to do, or joined, from other machines."""
 
     directory: Annotated[Path, tyro.conf.Positional]
     """where they are kept; keys that are there stay"""
     clients: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """names of operators, who get a key each"""
+    """names of operators or collectors, who get a key each"""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,9 +52,10 @@ def main(arguments: list[str]) -> int:
         return 2
     finally:
         os.umask(before)
-    print(f"for the job: --control-keys {options.directory}")
+    print(f"for the job, --control-keys or --listen-keys: {options.directory}")
     for name in options.clients:
-        print(f"for {name}: --control-keys {_place_of(options.directory, name)}")
+        place = _place_of(options.directory, name)
+        print(f"for {name}, --control-keys of scripts.ctl or --keys of scripts.worker: {place}")
     return 0
 
 
@@ -62,7 +64,7 @@ def make(directory: Path, clients: tuple[str, ...]) -> None:
     allowed = directory / CLIENTS
     for name in clients:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise UsageError(f"{name[:80]!r} is no name of an operator; it has 1 to 64 letters, digits, '_' or '-'")
+            raise UsageError(f"{name[:80]!r} is no name of a client; it has 1 to 64 letters, digits, '_' or '-'")
         if (allowed / f"{name}.key").exists():
             raise UsageError(f"{name} has a key already; delete {allowed / name}.key to make another")
     allowed.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from scripts.command_line import UsageError, read_command_line
 
 AlgoConfig = TypeVar("AlgoConfig")
 _TAKES_FLAGS = "--unity.args"
-_LEAST_SPARE = 4
+_LEAST_SPARE, _SPARE_FOR_COLLECTORS = 4, 64
 RESUME = "python -m scripts.train --resume RUN [options]"
 
 
@@ -52,6 +52,10 @@ class Options(Generic[AlgoConfig]):
     """also take orders over TCP: tcp://127.0.0.1:PORT, or, with --control-keys, at another address; * is any port"""
     control_keys: Path | None = None
     """directory of the keys that orders over TCP take (python -m scripts.keys); without it, there is a token"""
+    listen: str = ""
+    """let collectors on other machines join (python -m scripts.worker): tcp://ADDRESS:PORT, with --listen-keys"""
+    listen_keys: Path | None = None
+    """directory of the keys of those who may join (python -m scripts.keys)"""
     init_from: str = ""
     """name or directory of a run of the same algorithm: begin with its networks"""
     checkpoint_every: int = 20_000
@@ -122,8 +126,9 @@ class Options(Generic[AlgoConfig]):
 
     @property
     def spare(self) -> int:
-        """Lanes for workers that somebody may add (`ctl workers +2`)."""
-        return 0 if self.in_editor else max(self.workers, _LEAST_SPARE)
+        """Lanes for workers that somebody may add (`ctl workers +2`), or that may join."""
+        least = _SPARE_FOR_COLLECTORS if self.listen else _LEAST_SPARE
+        return 0 if self.in_editor else max(self.workers, least)
 
     def check(self) -> None:
         """Raises ValueError, in one line, for the first option that cannot be meant."""
@@ -154,6 +159,10 @@ class Options(Generic[AlgoConfig]):
             value = getattr(self, name)
             require(f"--{name.replace('_', '-')}", value, 0 < value < 1e6, "seconds above 0")
         require("--control-keys", self.control_keys, not self.control_keys or self.control != "", "used with --control")
+        require("--listen-keys", self.listen_keys, bool(self.listen_keys) == bool(self.listen), "used with --listen")
+        wish = "async with --listen: who joins in mid-run makes it another one than its seed stands for"
+        require("--mode", self.mode, not self.listen or self.mode == "async", wish)
+        require("--listen", self.listen, not (self.listen and self.in_editor), "left out with the Editor")
         mirror, precision = self.replay_device, self.precision
         require("--replay-device", mirror, mirror in ("", self.device), f"left out, or that of --device {self.device}")
         wish = f"float32 or bfloat16 with --device {self.device}: TF32 is arithmetic of NVIDIA's GPUs"

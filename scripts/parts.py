@@ -15,7 +15,7 @@ from algos import ALGORITHMS
 from algos.nets import Network
 from core import checkpoint
 from core.checkpoint import SavedPolicy
-from core.control import Server, worker_name
+from core.control import Begin, Server, worker_name
 from core.evaluations import EVALUATOR, Evaluations
 from core.gather import Gather
 from core.learner import Feed, Learner, Phase
@@ -33,6 +33,7 @@ from core.weights import Weights, weights_size
 from envproc import check_player, make_env
 from envproc.env import Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
+from envproc.gate import GateConfig
 from envproc.worker import WorkerConfig
 from scripts import preflight
 from scripts.command_line import check_output
@@ -51,6 +52,18 @@ class Parts(NamedTuple):
     weights: Weights
     eval_weights: Weights
     learner: Learner
+
+
+def spec_of(options: Options[Any]) -> EnvSpec | None:
+    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
+    if options.env.startswith("unity:"):
+        check_player(options.env)
+        return None
+    env = make_env(options.env_config)
+    try:
+        return env.spec
+    finally:
+        env.close()
 
 
 def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:
@@ -123,18 +136,6 @@ def refuse_if_over(learner: Learner, evaluations: Evaluations, options: Options[
         raise ValueError(f"the run has reached a return of {newest.mean:.2f}; give it a higher --until-return, or None")
 
 
-def spec_of(options: Options[Any]) -> EnvSpec | None:
-    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
-    if options.env.startswith("unity:"):
-        check_player(options.env)
-        return None
-    env = make_env(options.env_config)
-    try:
-        return env.spec
-    finally:
-        env.close()
-
-
 def machine(device: str) -> dict[str, Any]:
     """What the networks are trained by."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -201,6 +202,10 @@ def evaluator_config(
         where=Place(options.workers + options.spare, options.seed, str(directory / "logs")),
         trace=None if trace is None else trace.address(EVALUATOR),
     )
+
+
+def gate_config(options: Options[Any], parts: Parts, server: Server, begin: Begin) -> GateConfig:
+    return GateConfig(server.address, options.listen, str(options.listen_keys), parts.spec, begin)
 
 
 def traced(options: Options[Any]) -> Trace:

@@ -133,6 +133,5 @@ def _of_rank(options: Options[Any], group: Group) -> Options[Any]:
     if group.leads:
         return options
     seed = int(np.random.SeedSequence([options.seed, group.rank]).generate_state(1)[0])
-    return replace(
-        options, seed=seed, control="", control_keys=None, wandb="", trace=None, init_from="", checkpoint_every=0
-    )
+    no_audience: dict[str, Any] = {"control": "", "control_keys": None, "listen": "", "listen_keys": None, "wandb": ""}
+    return replace(options, seed=seed, trace=None, init_from="", checkpoint_every=0, **no_audience)

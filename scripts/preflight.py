@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.admission import keys_of_clients, place_of, secret_key
 from core.shm import cgroups, free_memory, readable
 from core.types import require
 from scripts.options import Options, num_cores
@@ -42,6 +43,8 @@ def check_machine(options: Options[Any]) -> None:
             _check_processes(options)
     if options.env.startswith("unity:") and options.unity.base_port:
         _check_ports(options)
+    if options.listen:
+        _check_listen(options)
     home = _existing(options.runs_dir)
     if home.is_dir() and not os.access(home, os.W_OK | os.X_OK):
         raise ValueError(f"--runs-dir {options.runs_dir}: {home} may not be written to; give another")
@@ -158,6 +161,20 @@ def _check_ports(options: Options[Any]) -> None:
                 f"port {port} of {first} to {last} cannot be had{_owner(port)}; give another --unity.base-port, "
                 "or 0: the system chooses"
             ) from error
+
+
+def _check_listen(options: Options[Any]) -> None:
+    """That the gate, a process of its own, can open there."""
+    assert options.listen_keys is not None
+    place, host = place_of("--listen", options.listen)
+    port = place.rpartition(":")[2]
+    require("--listen", options.listen, port not in ("*", "0"), "with a port: others must know it")
+    secret_key("--listen-keys", options.listen_keys)
+    keys_of_clients("--listen-keys", options.listen_keys)
+    try:
+        socket.create_server((str(host), int(port))).close()
+    except OSError as error:
+        raise ValueError(f"--listen {options.listen} cannot be had{_owner(int(port))} ({error.strerror})") from error
 
 
 def _owner(port: int) -> str:

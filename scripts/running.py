@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 import zmq
-from zmq.auth import load_certificate
 
+from core.admission import HANDSHAKE_FAILED, use_keys
 from core.control import MAX_BYTES, OPERATOR, Order, Reply
-from core.door import CLIENT, HANDSHAKE_FAILED, SERVER
 from scripts.command_line import UsageError
 from scripts.runs import CONTROL, find_run
 
@@ -87,11 +86,7 @@ def ask(address: str, words: list[str], token: str = "", keys: Path | None = Non
         refused = socket.get_monitor_socket(HANDSHAKE_FAILED)
         socket.setsockopt(zmq.IDENTITY, f"{OPERATOR}{uuid.uuid4().hex}".encode())
         if keys:
-            public, secret = load_certificate(keys / f"{CLIENT}.key_secret")
-            server, _ = load_certificate(keys / f"{SERVER}.key")
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-            socket.setsockopt(zmq.CURVE_SECRETKEY, secret or b"")
-            socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+            use_keys(socket, keys)
         elif token:
             socket.setsockopt(zmq.PLAIN_PASSWORD, token.encode())
         socket.connect(address)

@@ -25,12 +25,14 @@ import torch
 
 from core import checkpoint
 from core import snapshots as snapshots_of
+from core.collectors import Collectors
 from core.control import Begin, Report, Server
 from core.digest import digest
 from core.door import Door
 from core.evaluations import EVALUATOR
 from core.group import Differs, GroupLost
 from core.job import Job, Schedule
+from core.joining import GATE
 from core.learner import fit_process, free_running, lock_step
 from core.meetings import Meetings
 from core.metrics import Metrics, Terminal
@@ -55,6 +57,7 @@ from scripts.parts import (
     check_device,
     evaluator_config,
     export_refusal,
+    gate_config,
     keep_records,
     machine,
     refuse_if_over,
@@ -201,14 +204,19 @@ def train(plan: Plan) -> int:
         schedule = Schedule(steps, goal, waits=lock_stepped)
         begin = Begin(parts.ring.address, parts.weights.address, learner.algorithm.policy_spec, options.workers)
         limits = Limits(options.min_workers, options.max_restarts, options.hang_s, options.launch_s)
-        roster = Roster(parts.ring, server, crew, metrics, parts.spec, begin, limits)
+        collectors = Collectors(crew, server, metrics, config_of)
+        roster = Roster(parts.ring, server, collectors, metrics, parts.spec, begin, limits)
         job = Job(
-            learner, server, watch, metrics, roster, settings.refuse if learner.meetings else settings.change,
+            learner, server, watch, metrics, roster, collectors,
+            settings.refuse if learner.meetings else settings.change,
             evaluations, snapshots, schedule, crew.turn, interrupts.asked,
         )  # fmt: skip
 
         def hire_evaluator() -> None:
             crew.start_evaluator(evaluator_config(settings.options, parts, server, path, trace))
+
+        def hire_gate() -> None:
+            supervisor.start(GATE, "envproc.gate", gate_config(settings.options, parts, server, begin))
 
         trouble = ""
         try:
@@ -216,6 +224,8 @@ def train(plan: Plan) -> int:
                 roster.start(hired=bool(heard))  # then to find out what the environment is
                 if evaluations.wanted:
                     roster.keep(EVALUATOR, hire_evaluator, lambda: evaluations.count)
+                if options.listen:
+                    roster.keep(GATE, hire_gate, lambda: collectors.num_admitted, is_needed=False)
             job.note(heard)
             if refusal := export_refusal(parts, options):  # better now than at the end
                 metrics.write("export", refusal=refusal)

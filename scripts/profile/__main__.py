@@ -22,6 +22,7 @@ PARTS = {
     "learner": ("scripts.profile.learner", "updates, beside bare matrix products, plain torch and Stable-Baselines3"),
     "worker": ("scripts.profile.worker", "words, weights, rows of a step, 3DBall, a worker's birth"),
     "link": ("scripts.profile.link", "exchanges with a Unity player, beside ML-Agents' own"),
+    "joined": ("scripts.profile.joined", "rows of a collector, from its lane into the run's ring"),
     "control": ("scripts.profile.control", "how long a running job takes to answer orders"),
     "group": ("scripts.profile.group", "several learners: sums over all of them, updates together"),
     "pipeline": ("scripts.profile.pipeline", "a run as it goes: who waits for whom"),

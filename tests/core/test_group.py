@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
 
+from core.group import Group
 from tests.algos.ranks import BOTH, Gradients, learn
 from tests.process.runs import PATIENCE_S, ROOT, free_port
 
@@ -50,6 +52,28 @@ def test_two_ranks_go_down_the_gradient_of_one_learner_with_both_batches(
             assert torch.equal(here, there), "the same bits"
             assert gradient.abs().max() > 1e-3
             torch.testing.assert_close(here, gradient, rtol=1e-6, atol=1e-6)
+
+
+class _JustAfter:
+    """A collective that is over a moment after a wait for it was."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def wait(self, timeout: timedelta = timedelta(0), /) -> bool:
+        self._looks += 1
+        if self._looks == 1:
+            raise RuntimeError("Operation timed out!")
+        return True
+
+    def is_completed(self) -> bool:
+        return self._looks > 0
+
+
+def test_who_comes_just_after_one_has_looked_is_not_lost() -> None:
+    group = object.__new__(Group)
+    group._count, group._longest_s, group.interrupted = 0, 60.0, lambda: False
+    group._wait(_JustAfter(), torch.device("cpu"))
 
 
 @pytest.mark.thorough

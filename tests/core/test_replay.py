@@ -271,6 +271,21 @@ def test_the_same_seed_draws_the_same_rows_by_priority() -> None:
         assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 9])
+def test_priorities_are_known_again_where_there_is_room_for_more_lanes_or_for_fewer(lanes: int) -> None:
+    with Ring.create(spec(), Recording(), 1, 64, spare=1) as ring:
+        ring.writer(0, 0).append(known(ring.layout, 20))
+        sampler = PrioritizedSampler(ring, BATCH, 0, HOW)
+        sampler.sample()
+        sampler.learned(torch.arange(BATCH) + 1.0)
+        state = sampler.state_dict()
+        with Ring.create(spec(), Recording(), 1, 64, spare=lanes - 1) as later:
+            later.writer(0, 0).append(known(ring.layout, 20))
+            again = PrioritizedSampler(later, BATCH, 0, HOW)
+            again.load_state_dict(state)
+            assert np.array_equal(again.sample()["index"], sampler.sample()["index"])
+
+
 @pytest.mark.parametrize("how", [None, HOW])
 def test_nothing_is_sampled_from_an_empty_ring_and_no_update_is_due(how: Prioritization | None) -> None:
     with Ring.create(spec(), Recording(), 2, 64) as ring:

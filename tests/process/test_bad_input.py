@@ -18,6 +18,7 @@ def case(*arguments: object, says: tuple[str, ...] = ()) -> tuple[list[str], tup
     return [str(argument) for argument in arguments], says
 
 
+LISTEN = ("--listen-keys", "/dev/null", "--listen")
 CASES = [
     case(says=("algorithm", "ddpg")),
     case("ddqg", says=("ddqg", "did you mean 'ddpg'")),
@@ -79,6 +80,12 @@ CASES = [
         )
     ),
     case("ddpg", "--control", "ipc:///tmp/control", says=("--control 'ipc:///tmp/control'",)),
+    case("ddpg", "--listen", "tcp://0.0.0.0:5000", says=("--listen-keys None", "used with --listen")),
+    case("ddpg", "--listen-keys", "keys", says=("--listen-keys keys", "used with --listen")),
+    case("ddpg", *LISTEN, "tcp://0.0.0.0:*", says=("--listen tcp://0.0.0.0:*", "with a port")),
+    case("ddpg", *LISTEN, "somewhere", says=("--listen 'somewhere'", "tcp://127.0.0.1:5555")),
+    case("ddpg", *LISTEN, "tcp://0.0.0.0:5000", says=("--listen-keys /dev/null", "scripts.keys")),
+    case("ddpg", *LISTEN, "tcp://0.0.0.0:5000", "--mode", "sync", says=("--mode sync", "async with --listen")),
     case("ddpg", "--control", "tcp://0.0.0.0:*", "--control-keys", "/dev/null", says=("--control-keys /dev/null",)),
     *(
         case("ddpg", f"--algo.{name}", value, says=(name, str(value)))

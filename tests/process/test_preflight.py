@@ -19,6 +19,7 @@ from scripts import preflight
 from scripts.options import Options, num_cores
 from scripts.preflight import check_disk, check_machine, check_memory
 from scripts.train import main
+from tests.process.callers import make_keys
 from tests.process.runs import ROOT, free_port
 
 MIB = 2**20
@@ -226,3 +227,12 @@ def test_more_workers_than_the_cores_can_turn_are_noted(
 def test_a_setting_that_holds_all_processes_on_one_core_is_noted() -> None:
     ended = child(sys.executable, "-c", WHAT_THE_CHILD_DOES, OMP_PROC_BIND="true")
     assert ended.stderr.startswith("note: OMP_PROC_BIND may hold this process") and ended.stderr.count("\n") == 1
+
+
+def test_a_port_that_another_has_is_refused_where_collectors_are_to_join(tmp_path: Path) -> None:
+    keys = make_keys(tmp_path / "keys", "bob")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"--listen {address} cannot be had: process {os.getpid()} .* has it"):
+            check_machine(Options(None, workers=1, runs_dir=tmp_path, listen=address, listen_keys=keys))
+    check_machine(Options(None, workers=1, runs_dir=tmp_path, listen=address, listen_keys=keys))

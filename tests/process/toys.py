@@ -109,6 +109,21 @@ class Drawn(Slow):
         return picture
 
 
+class AsWideAs(Slow):
+    """Observes $TOY_WIDTH numbers; 3 without it."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(copies)
+        self.spec = EnvSpec({"vector": FieldSpec((self._width,))}, self.spec.action, self.spec.num_agents)
+
+    @property
+    def _width(self) -> int:
+        return int(os.environ.get("TOY_WIDTH", "3"))
+
+    def _see(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        return np.resize(super()._see(), (len(self._agents), self._width))
+
+
 class OneSlow(Counting):
     """Worker 0 is slow, the others are not."""
 

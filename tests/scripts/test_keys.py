@@ -19,9 +19,9 @@ def test_each_gets_its_own_and_nobody_else_can_read_what_is_secret(
     directory = tmp_path / "keys"
     assert keys.main([str(directory), "alice", "bob"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"for the job: --control-keys {directory}",
-        f"for alice: --control-keys {directory}/for-alice",
-        f"for bob: --control-keys {directory}/for-bob",
+        f"for the job, --control-keys or --listen-keys: {directory}",
+        f"for alice, --control-keys of scripts.ctl or --keys of scripts.worker: {directory}/for-alice",
+        f"for bob, --control-keys of scripts.ctl or --keys of scripts.worker: {directory}/for-bob",
     ]
     assert sorted(str(file.relative_to(directory)) for file in directory.rglob("*.key_secret")) == sorted(SECRETS)
     assert all((directory / name).stat().st_mode & 0o777 == 0o600 for name in SECRETS)
@@ -44,5 +44,5 @@ def test_what_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_name_that_could_be_a_path_is_none(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keys.main([str(tmp_path / "keys"), name]) == 2
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "is no name of an operator" in told and len(told) < 300
+    assert told.count("\n") == 1 and "is no name of a client" in told and len(told) < 300
     assert list(tmp_path.iterdir()) == []

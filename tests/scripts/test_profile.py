@@ -50,6 +50,7 @@ def measured(part: str, *options: str, file: Path) -> dict[str, Any]:
             "learner", ["--only", "td3", "vtrace", "--width", "8", "--batch", "8"], 2, marks=pytest.mark.thorough
         ),
         ("worker", [], 7),
+        pytest.param("joined", [], 3, marks=pytest.mark.thorough),
         pytest.param("link", [], 4, marks=pytest.mark.slow),  # starts players, ...
         pytest.param("control", [], 8, marks=pytest.mark.slow),  # ... and a run
         pytest.param("group", [], 7, marks=pytest.mark.slow),
