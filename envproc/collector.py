@@ -93,7 +93,7 @@ class Collector:
             self._refused = self._socket.get_monitor_socket(HANDSHAKE_FAILED)
             use_keys(self._socket, keys)
             self._decoder = msgspec.msgpack.Decoder(ToCollector)
-            self._heard_at = time.monotonic()
+            self._heard_at = self._turned_at = time.monotonic()
             self._beat_at = 0.0
             self._connect(address)
             self._fits(Join(PROTOCOL, workers))  # else it was refused already, and hears so
@@ -153,6 +153,8 @@ class Collector:
                 lane.leaves = lane.leaves or "interrupted there"
         self._hear()
         now = time.monotonic()
+        self._heard_at += max(now - self._turned_at - BEAT_S, 0.0)  # who stood still itself has not listened
+        self._turned_at = now
         if now - self._heard_at > SILENCE_S:
             raise Ended(f"the run at {self._address} has said nothing for {SILENCE_S:g} s", LOST)
         for report in self._server.receive():
