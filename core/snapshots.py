@@ -8,6 +8,7 @@ freely, nobody notices it.
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from core import checkpoint, ring_file
@@ -87,11 +88,20 @@ class Snapshots:
         try:
             self._learner.load_state_dict(state["learner"])
         except RuntimeError as error:  # torch's, of tensors that do not fit
-            raise ValueError(f"the networks in {directory} are others than this run's --algo options say") from error
+            told = f"the networks in {directory} are others than this run's --algo options say"
+            raise ValueError(told + self._difference(directory)) from error
         self._evaluations.load_state_dict(state["evaluations"])
         self._schedule()
         wall_s: float = state["wall_s"]
         return wall_s
+
+    def _difference(self, directory: Path) -> str:
+        """In what the acting network there is another one."""
+        there, here = checkpoint.read_policy(directory)[0].policy_spec.net, self.policy.policy_spec.net
+        for name in (each.name for each in fields(there)):
+            if getattr(there, name) != getattr(here, name):
+                return f": {name} is {getattr(there, name)} there, and {getattr(here, name)} here"
+        return ""
 
     def roll_back(self) -> str:
         """Networks and optimizers as in the newest checkpoint, all else as it is; returns its number.

@@ -125,7 +125,10 @@ def done(start_once: Start) -> Path:
         ("--resume run", "give it more --steps"),
         ("--resume run --steps 400 --algo.capacity 9999", "must be those of before"),
         ("--resume run --steps 400 --algo.n-step 2", "--algo.n-step must be those of before"),
-        ("--resume run --steps 400 --algo.hidden 32", "are others than this run's --algo options say"),
+        (
+            "--resume run --steps 400 --algo.hidden 32",
+            "--algo options say: hidden is (64, 64) there, and (32,) here",
+        ),
         ("--resume run --steps 400 --env envproc.toys:Hybrid", "the run has '3dball'"),
         ("ddpg --run run", "--resume run"),
         ("ddpg --run run --force --algo.capacity 1", "--algo.capacity 1"),
