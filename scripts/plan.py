@@ -102,7 +102,9 @@ def _with_earlier_rounds(plan: Plan, group: Group) -> Plan:
     except ValueError:
         print(f"note: {directory} has no checkpoint yet; it begins anew", file=sys.stderr)
         return plan._replace(path=directory, options=replace(plan.options, force=True))
-    print(f"goes on with {directory} from checkpoint {found.name}, with {group.size} learners", file=sys.stderr)
+    rings = "rank 0 has its ring again, the others fill theirs anew"
+    told = f"goes on with {directory} from checkpoint {found.name}, with {group.size} learner(s); {rings}"
+    print(told, file=sys.stderr)
     return plan._replace(options=resume.parse([str(directory)])[1], path=directory, resumed=True)
 
 

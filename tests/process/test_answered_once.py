@@ -137,6 +137,7 @@ def test_a_reset_that_waits_when_its_worker_is_told_to_stop_is_answered_once(tmp
         assert not last.done and last.what == "the worker stopped before the next step"
 
 
+@pytest.mark.thorough
 def test_in_a_real_job_every_reset_is_answered_once_whoever_is_there_and_whoever_has_left(start: Start) -> None:
     job = start("--workers", 2, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0, run="job")
     job.wait_for_record(lambda record: record.get("updates", 0) > 0)

@@ -51,6 +51,7 @@ words = (
 
 @settings(max_examples=50, deadline=None)
 @given(orders=st.lists(words.filter(lambda words: not may_be_obeyed(words)), max_size=10))
+@pytest.mark.thorough
 def test_random_words_get_one_answer_each_and_change_nothing(orders: list[list[str]], paused: Run) -> None:
     with Operator(address_of(paused)) as operator:
         before = operator.ask("status")

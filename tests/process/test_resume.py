@@ -148,6 +148,7 @@ def test_what_cannot_go_on_is_refused_in_one_line_and_left_as_it_is(
     assert sorted(os.listdir(done)) == names
 
 
+@pytest.mark.thorough
 def test_nobody_resumes_or_replaces_a_run_that_is_going_on(start: Start, tmp_path: Path) -> None:
     going_on = start("--steps", 10**9, run="run")
     going_on.wait_for("progress")

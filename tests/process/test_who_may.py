@@ -76,6 +76,7 @@ def open_run(start_once: Start) -> Callable[..., Run]:
     return open_run
 
 
+@pytest.mark.thorough
 def test_without_control_a_run_listens_in_its_own_directory_only(open_run: Callable[..., Run]) -> None:
     run = open_run("alone")
     (path,) = listening(run)
