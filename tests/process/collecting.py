@@ -16,7 +16,7 @@ from typing import Any
 from core.collectors import LAST_WORDS_S
 from scripts.running import ask, find_running
 from tests.process.callers import make_keys
-from tests.process.runs import PATIENCE_S, ROOT, Record, Run, Start, free_port, marked, wait_until
+from tests.process.runs import PATIENCE_S, ROOT, Record, Run, Start, free_port, kill, marked, wait_until
 
 ENDLESS = ("--workers", 1, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0)
 
@@ -55,11 +55,7 @@ class Collector:
         return list(marked(self._mark))
 
     def end(self) -> None:
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill(self.processes())
         self.process.communicate(timeout=PATIENCE_S)
         for file in sorted(self.temporary.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()

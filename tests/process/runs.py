@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +136,7 @@ class Run:
 
     def end(self) -> None:
         """Kill whatever is left of this run: only processes that carry its mark."""
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill(self.processes())
         self.process.wait(PATIENCE_S)
         for directory in self.temporary.glob("torchelastic_*"):
             shutil.rmtree(directory)
@@ -151,6 +147,15 @@ class Run:
 
 
 Start = Callable[..., Run]
+
+
+def kill(pids: Iterable[int]) -> None:
+    """All of them that are still there."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def marked(mark: str) -> dict[int, str]:
