@@ -25,7 +25,7 @@ from envproc.prober import Offers, Refused, Speed, Walked
 from envproc.probes import Finding
 from envproc.unity.options import UnityOptions
 from scripts.advice import Facts, agent_steps_per_s, commands, learners, memory, pace
-from scripts.command_line import UsageError, read_command_line
+from scripts.command_line import UsageError, read_command_line, refusals_are_usage_errors
 from scripts.options import Options as TrainOptions
 from scripts.options import joined, num_cores
 from scripts.probers import Lost, examined, measured
@@ -142,14 +142,12 @@ def _as_for_training(options: Options) -> TrainOptions[None]:
         copies=options.copies,
         frame_stack=options.frame_stack,
     )
-    try:
+    with refusals_are_usage_errors():
         train.check()
         require("--processes", options.processes, options.processes >= 0, "at least 0")
         require("--patience", options.patience, 0 < options.patience < 1e6, "seconds above 0")
         if options.env.startswith("unity:"):
             check_player(train.env_config.name)
-    except ValueError as error:
-        raise UsageError(" ".join(str(error).split())) from error
     return train
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,15 @@ Read = TypeVar("Read")
 
 class UsageError(Exception):
     """What the user asked for cannot be done; the message is one line that says why and what to do."""
+
+
+@contextlib.contextmanager
+def refusals_are_usage_errors() -> Iterator[None]:
+    """While nothing has been started, an error is the user's to mend: one line, with the way out."""
+    try:
+        yield
+    except (ValueError, MemoryError, RuntimeError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 def read_command_line(kind: type[Read], arguments: Sequence[str], program: str, default: Read | None = None) -> Read:

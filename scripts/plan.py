@@ -19,10 +19,12 @@ import torch
 
 from core import snapshots
 from core.group import Group
+from core.to_wandb import check_wandb
 from core.types import require
 from scripts import resume
-from scripts.command_line import UsageError
-from scripts.options import Options, parse
+from scripts.command_line import UsageError, refusals_are_usage_errors
+from scripts.options import Options, num_cores, parse
+from scripts.parts import check_device
 from scripts.run_directory import name_of
 
 _RESUME = "--resume"
@@ -44,6 +46,11 @@ class Plan(NamedTuple):
     def leads(self) -> bool:
         """Whether this process keeps the run's records: checkpoints, evaluations, metrics."""
         return self.group is None or self.group.leads
+
+    @property
+    def cores(self) -> int:
+        """Of this machine, for this learner and its workers."""
+        return max(num_cores() // (self.group.local_size if self.group else 1), 1)
 
 
 def make_plan(arguments: Sequence[str]) -> Plan:
@@ -72,6 +79,21 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     except (ValueError, RuntimeError) as error:  # the latter is torch's, when the store is gone
         raise UsageError(" ".join(str(error).split())[:500]) from error
     return Plan(said["algorithm"], options, options.runs_dir / said["run"], resumed, group)
+
+
+def settled(plan: Plan) -> Plan:
+    """With as many workers and threads as there are cores for. Raises UsageError for what cannot be had here."""
+    options = plan.options
+    with refusals_are_usage_errors():
+        options.check()
+        check_device(options.device)
+        if options.wandb:
+            check_wandb()
+    workers = options.workers or (1 if options.in_editor else max(plan.cores - 1, 1))
+    if options.min_workers > workers:
+        raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {workers}")
+    threads = options.threads or max(plan.cores - workers, 1)
+    return plan._replace(options=replace(options, workers=workers, threads=threads))
 
 
 def rank_here() -> str:

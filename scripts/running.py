@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -90,7 +91,8 @@ def ask(address: str, words: list[str], token: str = "", keys: Path | None = Non
         elif token:
             socket.setsockopt(zmq.PLAIN_PASSWORD, token.encode())
         socket.connect(address)
-        socket.send(order)
+        with contextlib.suppress(zmq.Again):  # refused before it was asked: that is heard below
+            socket.send(order, zmq.NOBLOCK)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(refused, zmq.POLLIN)

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from core.metrics import Metrics, Terminal
 from core.rescue import Diverged
 from core.roster import Limits, Roster
 from core.supervisor import Supervisor
-from core.to_wandb import WandB, check_wandb
+from core.to_wandb import WandB
 from core.trace import Trace, Traced
 from core.tracking import TensorBoard, Tracker
 from core.types import EnvSpec
@@ -47,14 +47,12 @@ from core.watch import Interrupted, Watch, WorkerLost
 from envproc.env import EnvFailed
 from envproc.worker import WorkerConfig
 from scripts import preflight
-from scripts.command_line import UsageError
+from scripts.command_line import UsageError, refusals_are_usage_errors
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import Interrupts
-from scripts.options import num_cores
 from scripts.parts import (
     LEARNER,
     build,
-    check_device,
     evaluator_config,
     export_refusal,
     gate_config,
@@ -65,7 +63,7 @@ from scripts.parts import (
     traced,
     worker_config,
 )
-from scripts.plan import Plan, jsonable, make_plan, rank_here
+from scripts.plan import Plan, jsonable, make_plan, rank_here, settled
 from scripts.run_directory import RankDirectory, RunDirectory
 from scripts.settings import Settings
 
@@ -94,24 +92,14 @@ def train(plan: Plan) -> int:
     Raises UsageError, and leaves nothing behind, if what was asked for cannot be done; GroupLost if there are to be
     several learners and they do not come together.
     """
-    name, options, path, resumed, group = plan
-    with _refusals_are_usage_errors():
-        options.check()
-        check_device(options.device)
-        if options.wandb:
-            check_wandb()
-    cores = max(num_cores() // (group.local_size if group else 1), 1)
-    options = dataclasses.replace(options, workers=options.workers or (1 if options.in_editor else max(cores - 1, 1)))
-    if options.min_workers > options.workers:
-        raise UsageError(f"--min-workers {options.min_workers}; it must be at most --workers {options.workers}")
+    name, options, path, resumed, group = plan = settled(plan)
     torch.manual_seed(options.seed)
-    options = dataclasses.replace(options, threads=options.threads or max(cores - options.workers, 1))
     torch.set_num_threads(options.threads)
     interrupts = Interrupts()
     if group:
         group.interrupted = interrupts.asked
     with contextlib.ExitStack() as opened:
-        with _refusals_are_usage_errors():
+        with refusals_are_usage_errors():  # nothing is left of a run that cannot begin: its directory comes last
             door = opened.enter_context(Door(options.control, options.control_keys)) if options.control else None
             run: RunDirectory | RankDirectory
             restores = resumed and plan.leads
@@ -156,7 +144,7 @@ def train(plan: Plan) -> int:
         watch = Watch(server, supervisor)
         heard, before_s = list[Report](), 0.0
         try:
-            with _refusals_are_usage_errors():
+            with refusals_are_usage_errors():
                 if parts is None:
                     with launching():
                         for lane in range(options.workers):
@@ -191,7 +179,7 @@ def train(plan: Plan) -> int:
             trackers.append(WandB(options.wandb, path, config()))
         audience = Terminal() if plan.leads else Terminal(quiet=True, force_terminal=False)
         metrics = opened.enter_context(Metrics(path, audience, trackers, before_s))
-        metrics.write("config", **config(), cores=cores, **machine(options.device))
+        metrics.write("config", **config(), cores=plan.cores, **machine(options.device))
         learner = parts.learner
         if trace:
             learner.stopwatch = Traced(learner.spent_ns, trace.track(LEARNER))
@@ -218,8 +206,7 @@ def train(plan: Plan) -> int:
         def hire_gate() -> None:
             supervisor.start(GATE, "envproc.gate", gate_config(settings.options, parts, server, begin))
 
-        trouble = ""
-        try:
+        def work() -> None:
             with launching():
                 roster.start(hired=bool(heard))  # then to find out what the environment is
                 if evaluations.wanted:
@@ -238,16 +225,8 @@ def train(plan: Plan) -> int:
             if job.reason == "interrupted":
                 raise Interrupted  # another rank was
             job.conclude()
-            exit_code = DONE
-        except Interrupted:
-            job.reason, exit_code, trouble = "interrupted", INTERRUPTED, job.leave()
-        except WorkerLost as lost:
-            job.reason, exit_code, trouble = "worker lost", DEGRADED, str(lost)
-        except (Diverged, Differs, GroupLost) as ended:
-            job.reason, exit_code, trouble = _ENDED[type(ended)], FATAL, str(ended)
-        except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
-            job.reason, exit_code, trouble = "error", FATAL, traceback.format_exc()
 
+        exit_code, trouble = _outcome(job, work)
         parts.ring.stop()
         crew.stop()
         job.close()
@@ -268,20 +247,30 @@ def train(plan: Plan) -> int:
     return exit_code
 
 
+def _outcome(job: Job, work: Callable[[], None]) -> tuple[int, str]:
+    """Do it; the exit code, and what the user is to be told."""
+    try:
+        work()
+    except Interrupted:
+        job.reason = "interrupted"
+        return INTERRUPTED, job.leave()
+    except WorkerLost as lost:
+        job.reason = "worker lost"
+        return DEGRADED, str(lost)
+    except (Diverged, Differs, GroupLost) as ended:
+        job.reason = _ENDED[type(ended)]
+        return FATAL, str(ended)
+    except BaseException:  # noqa: BLE001 - a SystemExit of an environment, too: the run ends in order and says so
+        job.reason = "error"
+        return FATAL, traceback.format_exc()
+    return DONE, ""
+
+
 def _written(trace: Trace, file: Path) -> str:
     try:
         return trace.write(file)
     except OSError as error:
         return f"trace: {file} cannot be written: {error}"
-
-
-@contextlib.contextmanager
-def _refusals_are_usage_errors() -> Iterator[None]:
-    """While nothing has been started, an error is the user's to mend: one line, with the way out."""
-    try:
-        yield
-    except (ValueError, MemoryError, RuntimeError, OSError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
 
 
 if __name__ == "__main__":
