@@ -115,8 +115,11 @@ class Chain:
                 torch.ops.aten.threshold_backward.grad_input(grad, said[number], 0, grad_input=grad)
             elif activation == "tanh":
                 torch.ops.aten.tanh_backward.grad_input(grad, said[number], grad_input=grad)
+            is_callers = number == len(said) - 1
+            if not is_callers:
+                _SPARE.give(said[number])
             yield number, grad
-            done = (grad, said[number]) if number < len(said) - 1 else ()  # the last one's are the caller's
+            done = () if is_callers else (grad,)
             if number:
                 grad = _product(grad, weight, _SPARE.take(len(grad), weight.shape[1], grad))
             _SPARE.give(*done)

@@ -94,13 +94,8 @@ class SAC:
         next = _Drawn(self.actor(next_obs))
         next_value = self.target_critics(next_obs, next.action).amin(dim=0) - temperature * next.log_prob
         target = batch.reward + batch.discount * next_value
-        critics = self.critics.say(obs, batch.action)
-        q = critics.value
-        td_error = target - q
-        weighted = batch.weight * td_error
-        critic_loss = 0.5 * (weighted * td_error).sum() / len(target)
-        critics.learn(weighted * (-1 / len(target)))
-        self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
+        followed = self.critics.follow(obs, batch.action, target, batch.weight, factor=0.5)
+        self._critic_optimizer.step(followed.loss, config, config.critic_lr, batch.agent_steps)
 
         # actor: climb the lower critic and the entropy
         actor = say(self.actor, obs)
@@ -123,13 +118,13 @@ class SAC:
         # targets: follow slowly
         self._target_critics.data.lerp_(self._critics.data, config.tau)
         metrics = {
-            "critic_loss": critic_loss,
+            "critic_loss": followed.loss,
             "actor_loss": actor_loss,
-            "q": q.mean(),
+            "q": followed.q,
             "entropy": entropy,
             "temperature": temperature.squeeze(0),
         }
-        return Learned(metrics, td_error.abs().mean(dim=0))
+        return Learned(metrics, followed.td_error)
 
     def policy_parameters(self) -> Tensor:
         return torch.cat([*self.normalizer.shipped(self.policy_spec.net), self._actor.data])

@@ -10,7 +10,7 @@ two ways back is taken, once, in torch.inference_mode or in no_grad; in the form
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -36,16 +36,19 @@ class Said(Protocol):
 
 def say(network: Network, obs: dict[str, Tensor], extra: Tensor | None = None) -> Said:
     """What `prepare` returned, (n, ...) each, and (n, spec.extra)."""
-    return say_each((network,), obs, extra)[0]
+    return next(say_each((network,), obs, extra))
 
 
-def say_each(networks: Sequence[Network], obs: dict[str, Tensor], extra: Tensor | None = None) -> list[Said]:
-    """The same of several networks of one spec."""
-    chains = [each.by_hand() for each in networks]
-    if None in chains:
-        return [_ByAutograd(each, obs, extra) for each in networks]
-    x = networks[0].encode(obs, extra)
-    return [_ByHand(chain, x, networks[0].spec.width) for chain in chains if chain]
+def say_each(networks: Sequence[Network], obs: dict[str, Tensor], extra: Tensor | None = None) -> Iterator[Said]:
+    """The same of several networks of one spec, each when it is asked for."""
+    x: Tensor | None = None
+    for network in networks:
+        chain = network.by_hand()
+        if chain is None:
+            yield _ByAutograd(network, obs, extra)
+        else:
+            x = network.encode(obs, extra) if x is None else x  # no part of plain layers: the same for all
+            yield _ByHand(chain, x, network.spec.width)
 
 
 class _ByHand:

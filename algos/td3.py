@@ -101,14 +101,9 @@ class TD3:
         next_action += noise.clamp(-config.target_clip, config.target_clip)
         next_q = self.target_critics(next_obs, next_action.clamp(-1, 1)).amin(dim=0)
         target = batch.reward + batch.discount * next_q
-        critics = self.critics.say(obs, batch.action)
-        q = critics.value
-        td_error = target - q
-        weighted = batch.weight * td_error
-        critic_loss = (weighted * td_error).sum() / len(target)
-        critics.learn(weighted * (-2 / len(target)))
-        self._critic_optimizer.step(critic_loss, config, config.critic_lr, batch.agent_steps)
-        return obs, {"critic_loss": critic_loss, "q": q.mean()}, td_error.abs().mean(dim=0)
+        critics = self.critics.follow(obs, batch.action, target, batch.weight)
+        self._critic_optimizer.step(critics.loss, config, config.critic_lr, batch.agent_steps)
+        return obs, {"critic_loss": critics.loss, "q": critics.q}, critics.td_error
 
     @torch.inference_mode()
     def _learn_actor(self, config: Config, batch: Batch, obs: dict[str, Tensor]) -> Tensor:

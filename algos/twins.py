@@ -3,6 +3,8 @@ actor-critic methods", section 4.2)."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -23,20 +25,43 @@ class Twins(nn.Module):
         return torch.cat([self.one(obs, action), self.other(obs, action)], dim=1).T
 
     def say(self, obs: dict[str, Tensor], action: Tensor) -> SaidTwice:
-        """The same, with the way back (algos/said.py)."""
+        """The same, with the way back to the action (algos/said.py)."""
         return SaidTwice(*say_each((self.one, self.other), obs, action))
+
+    def follow(
+        self, obs: dict[str, Tensor], action: Tensor, target: Tensor, weight: Tensor, factor: float = 1.0
+    ) -> Followed:
+        """Set the parameters' gradients to those of the loss: of both critics, `factor` times the mean of
+        weight * (target - Q)^2; `target` and `weight` (n,)."""
+        told = []
+        # the second begins when the first has learned: the caches hold what one of them needs, but not both
+        for critic in say_each((self.one, self.other), obs, action):
+            q = critic.value.squeeze(1)
+            td_error = target - q
+            weighted = weight * td_error
+            critic.learn((weighted * (-2 * factor / len(q))).unsqueeze(1))
+            told.append((weighted.dot(td_error), q.mean(), td_error.abs()))
+        loss, q, td_error = (one + other for one, other in zip(*told, strict=True))
+        return Followed(loss * (factor / len(target)), q / 2, td_error / 2)
+
+
+class Followed(NamedTuple):
+    """How both critics stand to their target."""
+
+    loss: Tensor
+    """()"""
+    q: Tensor
+    """() mean of what they said"""
+    td_error: Tensor
+    """(n,) mean of the absolute errors"""
 
 
 class SaidTwice:
-    """`value` (2, n), and gradients by it."""
+    """`value` (2, n), and the gradient by what was done."""
 
     def __init__(self, one: Said, other: Said) -> None:
         self._both = one, other
         self.value = torch.cat([one.value, other.value], dim=1).T
-
-    def learn(self, grad: Tensor) -> None:
-        for said, each in zip(self._both, grad, strict=True):
-            said.learn(each.unsqueeze(1))
 
     def by_action(self, grad: Tensor) -> Tensor:
         """(n, num_continuous)"""

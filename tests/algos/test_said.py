@@ -120,23 +120,28 @@ def test_under_autocast_wide_products_are_in_its_type_and_all_that_comes_out_is_
         assert (one - other).norm() < 0.1 * one.norm()
 
 
-def test_twins_learn_each_by_its_own_and_give_the_sum_by_action() -> None:
+def test_twins_follow_a_target_each_by_itself_and_give_the_sum_by_action() -> None:
     torch.manual_seed(0)
     twins = Twins(replace(SPEC, outputs=1))
     flatten(twins)
     obs, action, _ = inputs()
-    grad = torch.randn(2, 7)
+    grad, target, weight = torch.randn(2, 7), torch.randn(7), torch.rand(7)
     with torch.no_grad():
-        value = twins.say(obs, action).value
-        by_action = twins.say(obs, action).by_action(grad)
-        twins.say(obs, action).learn(grad)
+        said = twins.say(obs, action)
+        value, by_action = said.value, said.by_action(grad)
+        followed = twins.follow(obs, action, target, weight, factor=0.5)
     ours = [each.grad.clone() for each in twins.parameters() if each.grad is not None]
     for each in twins.parameters():
         each.grad = torch.zeros_like(each)
     action.requires_grad_()
-    torch.autograd.backward(twins(obs, action), grad)
-    assert action.grad is not None
-    torch.testing.assert_close(value, twins(obs, action).detach())
-    torch.testing.assert_close(by_action, action.grad)
+    theirs = twins(obs, action)
+    torch.testing.assert_close(value, theirs.detach())
+    torch.testing.assert_close(by_action, torch.autograd.grad(theirs, action, grad, retain_graph=True)[0])
+    loss = 0.5 * sum((weight * (target - each).square()).mean() for each in theirs)
+    assert isinstance(loss, Tensor)
+    torch.autograd.backward(loss, inputs=list(twins.parameters()))
     for one, other in zip(ours, twins.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
+    error = target - value
+    for told, expected in zip(followed, (loss.detach(), value.mean(), error.abs().mean(dim=0)), strict=True):
+        torch.testing.assert_close(told, expected)
