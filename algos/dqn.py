@@ -9,11 +9,11 @@ Several branches: each is a value of its own, with a target of its own, over the
 mean over them (Tavakoli et al. 2018 have one target for all, the mean of the branches' next values). Choices that an
 action mask excludes are neither made nor valued.
 
-Deviations from the papers: Adam; soft or hard targets; double by default; observations normalised by running
-statistics; a row's priority is the mean of its branches'; C51's loss is the divergence, whose gradient is the paper's,
-and its returns go from -100 to 100; Munchausen's bonus with n steps is that of the first decision alone, and its loss
-Huber's; dueling gradients are not scaled down; Ape-X's oldest rows go, whatever their priority; sizes and rates for
-small vector observations. docs/algos/dqn.md says why.
+Deviations from the papers: Adam; soft or hard targets; double by default; a row's priority is the mean of its
+branches'; C51's loss is the divergence, whose gradient is the paper's, and its returns go from -100 to 100;
+Munchausen's bonus with n steps is that of the first decision alone, and its loss Huber's; dueling gradients are not
+scaled down; Ape-X's oldest rows go, whatever their priority; sizes and rates for small vector observations.
+docs/algos/dqn.md says why.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ Several branches: each has returns and targets of its own, over the same hidden 
 Choices that an action mask excludes are neither made nor valued.
 
 Deviations from the paper: the best choice next is that of the network (`double`), and by its mean at evenly spaced
-fractions instead of random ones, fewer of them; observations normalised by running statistics; a row's priority, where
-replay is prioritised, is the difference of the means; risk-averse policies are left out; sizes and rates for small
-vector observations. docs/algos/iqn.md says why.
+fractions instead of random ones, fewer of them; a row's priority, where replay is prioritised, is the difference of the
+means; risk-averse policies are left out; sizes and rates for small vector observations. docs/algos/iqn.md says why.
 """
 
 from __future__ import annotations

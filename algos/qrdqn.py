@@ -7,9 +7,8 @@ Several branches: each has quantiles and targets of its own, over the same hidde
 Choices that an action mask excludes are neither made nor valued.
 
 Deviations from the paper: the next choice is the network's, valued by the target (`double`; the paper has no such
-variant); observations normalised by running statistics; a row's priority, where replay is prioritised, is the
-difference of the means; sizes and rates for small vector observations, 32 quantiles instead of 200.
-docs/algos/qrdqn.md says why.
+variant); a row's priority, where replay is prioritised, is the difference of the means; sizes and rates for small
+vector observations, 32 quantiles instead of 200. docs/algos/qrdqn.md says why.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ An environment has a name, and `make_env` knows six kinds:
     gymnasium:CartPole-v1   any Gymnasium id; a copy is an agent
     unity:path/to/build     a Unity ML-Agents player; a copy is a training area, if the scene has a replicator of them
     unity:editor            the Unity Editor, when Play is pressed there
-    path/to/file.py:Class   a class of yours, called with copies=...; the contract is envproc/env.py
+    path/to/file.py:Class   a class of yours, called with copies=...; the contract is envproc/env.py. Or a Gymnasium
+                            class, or a function that makes one, called with nothing: a copy is an agent
     package.module:Class    the same, from what is installed
 """
 
@@ -19,6 +20,7 @@ import inspect
 import pkgutil
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -121,7 +123,7 @@ def _make(config: EnvConfig, parameters: dict[str, float], where: Place) -> Env:
             raise ValueError(f"{name} needs Gymnasium: pip install gymnasium") from error
         return GymnasiumEnv(what, copies, where.pictures)
     module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place, name)
-    return _call(module, what, place, copies)
+    return _call(module, what, place, copies, where.pictures)
 
 
 def check_player(name: str) -> None:
@@ -182,18 +184,36 @@ def _from_path(path: str, name: str) -> ModuleType:
         raise ValueError(f"no module {error.name!r} for {name!r}{hint}; environments are {_KINDS}") from error
 
 
-def _call(module: ModuleType, what: str, place: str, copies: int) -> Env:
+def _call(module: ModuleType, what: str, place: str, copies: int, pictures: bool) -> Env:
     make = getattr(module, what, None)
     if make is None:
         near = difflib.get_close_matches(what, dir(module), n=1)
         raise ValueError(f"{place} has no {what!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    takes = {} if _makes_gymnasium(make) else {"copies": copies}
     try:
-        inspect.signature(make).bind(copies=copies)
+        inspect.signature(make).bind(**takes)
     except TypeError as error:
-        raise ValueError(f"{place}:{what} is called with copies={copies} and nothing else: {error}") from error
+        told = f"copies={copies} and nothing else" if takes else "nothing, as it is Gymnasium's"
+        raise ValueError(
+            f"{place}:{what} is called with {told}: {error}; name a function that does the rest"
+        ) from error
+    if not takes:
+        from envproc.gymnasium import GymnasiumEnv
+
+        return GymnasiumEnv(f"{place}:{what}", copies, pictures, make)
     env: Env = make(copies=copies)
     if not isinstance(getattr(env, "spec", None), EnvSpec):
         raise ValueError(
             f"{place}:{what} makes something that has no `spec`, an EnvSpec; the contract is envproc/env.py"
         )
     return env
+
+
+def _makes_gymnasium(make: Callable[..., object]) -> bool:
+    """Whether it is a class of Gymnasium's, or a function that may return such a thing, wrapped for instance."""
+    gymnasium = sys.modules.get("gymnasium")  # whoever has either has imported it
+    if gymnasium is None:
+        return False
+    if isinstance(make, type):
+        return issubclass(make, gymnasium.Env)
+    return "copies" not in inspect.signature(make).parameters

@@ -7,6 +7,8 @@ its next episode among the deciding ones. Cut by a time limit is not ended: the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -35,20 +37,27 @@ class GymnasiumEnv:
     its channels first wherever the environment has them; a Discrete is a one-hot "vector"; a Dict of such Boxes gives
     a field for each key. uint8 is kept, everything else becomes float32. Actions: a bounded Box in its own units,
     Discrete, MultiDiscrete. Others: ValueError. If the info of a reset has an "action_mask", as that of Taxi-v4, so has
-    the spec, and it is read at every step; who ended does nothing more, so nothing is masked there.
+    the spec, and it is read at every step; nothing is masked where an episode is over, and not only cut.
 
     Ids that begin with "ALE/" are Atari games, preprocessed as usual (see Machado et al. 2018, "Revisiting the Arcade
     Learning Environment"): up to 30 no-ops at the start; each action for 4 frames, the last two of them max-pooled;
     84 x 84 in grey; a life lost is no end; rewards as they are; sticky actions (0.25), which "-v5" stands for.
 
-    `pictures`: the first copy draws itself, which costs time and packages; ValueError if it cannot.
+    `pictures`: the first copy draws itself, which costs time and packages; ValueError if it cannot. `make`: a class, or
+    a function that wraps one, where `env_id` is only a name.
     """
 
-    def __init__(self, env_id: str, copies: int = 1, pictures: bool = False) -> None:
+    def __init__(
+        self, env_id: str, copies: int = 1, pictures: bool = False, make: Callable[..., Gym] | None = None
+    ) -> None:
         if copies < 1:
             raise ValueError(f"{copies} copies of {env_id}; there must be at least 1")
+        make = make or partial(_registered, env_id)
         self._env_id = env_id
-        self._envs = [_make(env_id, pictures)]
+        self._envs = [_drawn(env_id, make) if pictures else make()]
+        if not isinstance(self._envs[0], gymnasium.Env):
+            made = type(self._envs[0]).__name__
+            raise ValueError(f"{env_id} makes a {made}, no gymnasium.Env; what takes `copies` makes an envproc.env.Env")
         try:
             self._observes = self._envs[0].observation_space
             boxes = boxes_of(env_id, self._observes)
@@ -59,7 +68,7 @@ class GymnasiumEnv:
         except ValueError:
             self.close()
             raise
-        self._envs += [_make(env_id) for _ in range(1, copies)]
+        self._envs += [make() for _ in range(1, copies)]
         self.spec = EnvSpec(fields, action, copies)
         self._agents = np.arange(copies)
         self._obs = self._room()
@@ -67,8 +76,6 @@ class GymnasiumEnv:
         self._allowed = self._obs.get(ACTION_MASK)
         self._reward = np.zeros(copies, np.float32)
         self._last_obs = self._room()  # of the episode that ended, and so the next two
-        if self._allowed is not None:
-            self._last_obs[ACTION_MASK][:] = True  # and so it stays
         self._last_reward = np.zeros(copies, np.float32)
         self._terminated = np.zeros(copies, np.bool_)
         self._asked: set[int] = set()  # to be reset at the next step
@@ -96,11 +103,11 @@ class GymnasiumEnv:
             if not truncated:
                 obs, gained, terminated, truncated, info = env.step(self._to_env(continuous, discrete))
                 reward = float(gained)
-                self._see(copy, obs, None if terminated or truncated else info)
+                self._see(copy, obs, None if terminated else info)
             if terminated or truncated:
                 ended.append(copy)
-                for name in self._as_given:
-                    self._last_obs[name][copy] = self._obs[name][copy]
+                for name, last in self._last_obs.items():
+                    last[copy] = self._obs[name][copy]
                 self._last_reward[copy] = reward
                 # Both at once is a true end: nothing would have followed, limit or not.
                 self._terminated[copy] = terminated
@@ -145,7 +152,7 @@ class GymnasiumEnv:
         return {name: np.zeros((num, *each.shape), each.dtype) for name, each in self.spec.obs.items()}
 
     def _see(self, copy: int, obs: Any, info: dict[str, Any] | None) -> None:
-        """Copy, because an environment may write its next observation over this one. No info: the episode is over."""
+        """Copy, because an environment may write its next observation over this one. No info: nothing comes after."""
         space = self._observes
         if isinstance(space, spaces.Discrete):
             self._obs["vector"][copy] = np.arange(space.n) == obs - space.start
@@ -155,7 +162,9 @@ class GymnasiumEnv:
         else:
             (only,) = self._as_given.values()
             only[copy] = obs
-        if self._allowed is not None and info is not None:
+        if self._allowed is not None and info is None:
+            self._allowed[copy] = True
+        elif self._allowed is not None and info is not None:
             if ACTION_MASK not in info:
                 raise EnvFailed(
                     f"{self._env_id} gave no {ACTION_MASK!r} in an info, but did before; give it in every one"
@@ -178,13 +187,13 @@ def _parameters(env: Gym) -> list[dict[str, float]]:
     return [vars(layer)["parameters"] for layer in layers if isinstance(vars(layer).get("parameters"), dict)]
 
 
-def _make(env_id: str, pictures: bool = False) -> Gym:
+def _registered(env_id: str, **options: Any) -> Gym:
+    """What Gymnasium knows by this name."""
     try:
-        mode = _draw_mode(env_id) if pictures else None
         if env_id.startswith("ALE/"):
-            return _atari(env_id, mode)
+            return _atari(env_id, options)
         # Gymnasium's own checker looks at the first step only and costs at every one; tests/contracts.py checks more.
-        return gymnasium.make(env_id, disable_env_checker=True, render_mode=mode)
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{env_id} needs a package that is missing: {error}") from error
     except ImportError as error:
@@ -193,18 +202,18 @@ def _make(env_id: str, pictures: bool = False) -> Gym:
         raise ValueError(f"Gymnasium has no {env_id!r}: {error}") from error
 
 
-def _draw_mode(env_id: str) -> str:
-    """The mode in which it gives pictures as arrays. Raises ValueError if it has none."""
+def _drawn(env_id: str, make: Callable[..., Gym]) -> Gym:
+    """One that gives pictures as arrays. Raises ValueError if it cannot."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is wanted, and SDL complains where none can be had
-    trial = _make(env_id)
+    trial = make()
     modes = trial.metadata.get("render_modes", [])
     trial.close()
     if "rgb_array" not in modes:
         raise ValueError(f"{env_id} cannot draw itself: its render modes are {modes}, and 'rgb_array' is needed")
-    return "rgb_array"
+    return make(render_mode="rgb_array")
 
 
-def _atari(env_id: str, mode: str | None) -> Gym:
+def _atari(env_id: str, options: dict[str, Any]) -> Gym:
     try:
         import ale_py
         import cv2
@@ -215,7 +224,7 @@ def _atari(env_id: str, mode: str | None) -> Gym:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)  # no banner from each of them
     gymnasium.register_envs(ale_py)
     # the wrapper skips, and pools what it skips
-    game = gymnasium.make(env_id, disable_env_checker=True, frameskip=1, render_mode=mode)
+    game = gymnasium.make(env_id, disable_env_checker=True, frameskip=1, **options)
     return AtariPreprocessing(
         game,
         noop_max=30,

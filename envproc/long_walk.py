@@ -45,11 +45,12 @@ def look(env: Env) -> Seen:
     lengths, returns, rewards = [], [], [np.zeros(0, np.float32)]
     terminated = agent_steps = 0
     for step in walk(env, 3, _STEPS, _SECONDS):
-        for reward, agents in ((step.ended.reward, step.ended.agent), (step.reward, step.agent)):
+        for side, is_end in ((step.ended, True), (step, False)):
+            agents, reward = side.agent, side.reward
             going_on = length[agents] > 0  # of an episode's first decision the reward is nobody's
             total[agents[going_on]] += reward[going_on]
             rewards.append(reward[going_on])
-            if agents is step.ended.agent:
+            if is_end:
                 lengths += length[agents].tolist()
                 returns += total[agents].tolist()
                 total[agents] = length[agents] = 0

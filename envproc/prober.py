@@ -173,6 +173,7 @@ def measure(config: ProberConfig, tell: Tell) -> None:
             if parent_is_gone():
                 return
             time.sleep(_NAP_S)
+        tell(Began("measuring its speed"))
         steps = agent_steps = 0
         start = time.perf_counter()
         while time.perf_counter() - start < config.seconds:

@@ -83,7 +83,7 @@ class _Toy:
         ending = np.flatnonzero(done | cut)
         last = {name: values[ending] for name, values in self._see().items()}
         if ACTION_MASK in last:
-            last[ACTION_MASK][:] = True  # there is nothing left to do
+            last[ACTION_MASK][done[ending]] = True  # there is nothing left to do
         ended = Ended(ending, last, reward[ending], done[ending])
         self._begin_all(ending)
         return Step(self._agents, self._see(), reward, ended)

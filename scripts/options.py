@@ -36,7 +36,7 @@ class Options(Generic[AlgoConfig]):
 
     algo: AlgoConfig
     env: str = "3dball"
-    """3dball, gymnasium:ID, unity:PATH, unity:editor, or path/to/file.py:Class"""
+    """3dball, gymnasium:ID, unity:PATH, unity:editor, or path/to/file.py:Class, Gymnasium's or by envproc/env.py"""
     behavior: str = ""
     """of a Unity scene with several behaviours: the one to train; the others do nothing"""
     unity: UnityOptions = field(default_factory=UnityOptions)

@@ -31,9 +31,10 @@ from core.trace import Trace
 from core.types import Algorithm, EnvSpec, require
 from core.weights import Weights, weights_size
 from envproc import check_player, make_env
-from envproc.env import Place
+from envproc.env import EnvFailed, Place
 from envproc.evaluator import EVALUATION, EvaluatorConfig, copies_for
 from envproc.gate import GateConfig
+from envproc.walk import call
 from envproc.worker import WorkerConfig
 from scripts import preflight
 from scripts.command_line import check_output
@@ -55,15 +56,18 @@ class Parts(NamedTuple):
 
 
 def spec_of(options: Options[Any]) -> EnvSpec | None:
-    """What the environment offers; None if only a process that has started it can tell, as of a Unity player."""
+    """What the environment offers; None if only a process that has started it can tell, as of a Unity player. Raises
+    ValueError if it cannot be had, or cannot be closed."""
     if options.env.startswith("unity:"):
         check_player(options.env)
         return None
     env = make_env(options.env_config)
     try:
-        return env.spec
-    finally:
-        env.close()
+        spec = env.spec
+        call("close()", env.close)
+    except EnvFailed as error:
+        raise ValueError(f"{options.env} cannot be used: {error}; every process closes its environment") from error
+    return spec
 
 
 def build(name: str, options: Options[Any], spec: EnvSpec, opened: contextlib.ExitStack) -> Parts:

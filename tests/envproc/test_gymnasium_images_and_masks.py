@@ -107,7 +107,7 @@ def bits(told: int) -> Any:
 
 
 @pytest.mark.parametrize("tell", [bits, lambda told: (bits(told)[:2], bits(told)[2:])])
-def test_what_an_info_masks_is_a_field_and_of_an_ended_episode_nothing_is(
+def test_what_an_info_masks_is_a_field_which_masks_nothing_after_the_end_and_what_it_did_where_an_episode_is_cut(
     make: Callable[..., GymnasiumEnv], tell: Mask
 ) -> None:
     env = make(acts=spaces.MultiDiscrete([2, 3]), mask=tell)
@@ -119,7 +119,19 @@ def test_what_an_info_masks_is_a_field_and_of_an_ended_episode_nothing_is(
         if number == 2:
             env.reset_agents(np.array([1]))
         step = env.step(choose((0, int(number == 1)), (0, 0)))
-        assert step.ended.obs[ACTION_MASK].tolist() == [[True] * 5] * (number in (1, 2))
+        assert step.ended.obs[ACTION_MASK].tolist() == {1: [[True] * 5], 2: expected[1:]}.get(number, [])
+
+
+def test_where_a_time_limit_cuts_the_mask_of_that_very_step_stands() -> None:
+    def limited() -> gymnasium.Env[Any, Any]:
+        shown = Shown(mask=lambda told: np.array([told % 2, 1], np.int8))
+        return gymnasium.wrappers.TimeLimit(shown, 3)
+
+    env = GymnasiumEnv("limited", make=limited)
+    env.reset(0)
+    masks = [env.step(choose((0,))).ended.obs[ACTION_MASK].tolist() for _ in range(3)]
+    told = made[-1].told - 1  # before the next episode's first
+    assert masks == [[], [], [[told % 2 == 1, True]]]
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,64 @@ def test_an_unknown_file_or_class_is_told_with_what_was_meant(own: Path) -> None
         make_env(EnvConfig(f"{own.with_name('my_own_en.py')}:Mine", 1))
     with pytest.raises(ValueError, match="has no 'Mime'; did you mean 'Mine'"):
         make_env(EnvConfig(f"{own}:Mime", 1))
-    with pytest.raises(ValueError, match="copies=1 and nothing else"):
+    with pytest.raises(ValueError, match=r"makes a Mine, no gymnasium.Env; what takes `copies`"):
         make_env(EnvConfig(f"{own}:alone", 1))
+
+
+GYMNASIUMS_OWN = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Plain(gymnasium.Env):  # without render_mode, as whoever draws nothing writes it
+    observation_space, action_space = spaces.Box(-1, 1, (2, 2), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.ones((2, 2), np.float32), {}
+
+    def step(self, action):
+        return np.ones((2, 2), np.float32), 1.0, True, False, {}
+
+
+class Sized(Plain):
+    def __init__(self, size):
+        self.size = size
+
+
+def flattened():
+    return gymnasium.wrappers.FlattenObservation(Plain())
+
+
+gymnasium.register("Plain-v0", Plain)
+"""
+
+
+def test_a_gymnasium_class_of_a_users_file_comes_in_copies_and_so_does_what_a_function_wraps(tmp_path: Path) -> None:
+    file = tmp_path / "my_gymnasium_env.py"
+    file.write_text(GYMNASIUMS_OWN)
+    try:
+        env = make_env(EnvConfig(f"{file}:flattened", 3))
+        assert isinstance(env, GymnasiumEnv)
+        assert (env.spec.num_agents, env.spec.obs["vector"].shape) == (3, (4,))
+        assert env.step(Action(np.zeros((3, 0), np.float32), np.zeros((3, 1), np.int64))).ended.agent.tolist() == [
+            0,
+            1,
+            2,
+        ]
+        with pytest.raises(ValueError, match=r"FlattenObservation|\(2, 2\)"):  # as it is, it is no vector and no image
+            make_env(EnvConfig(f"{file}:Plain"))
+        with pytest.raises(
+            ValueError, match=r"Sized is called with nothing, as it is Gymnasium's.*'size'; name a function"
+        ):
+            make_env(EnvConfig(f"{file}:Sized"))
+        with pytest.raises(ValueError, match="flattened cannot draw itself"):
+            make_env(EnvConfig(f"{file}:flattened"), Place(pictures=True))
+        with pytest.raises(ValueError, match=r"FlattenObservation|2, 2"):
+            make_env(EnvConfig("gymnasium:Plain-v0"))
+    finally:
+        sys.modules.pop("my_gymnasium_env", None)
+        gymnasium.registry.pop("Plain-v0", None)
 
 
 def test_a_file_that_would_hide_another_module_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from envproc import EnvConfig, long_walk
 from envproc.ball3d import Ball3D
 from envproc.contract import Broken
-from envproc.env import Env
+from envproc.env import Ended, Env
 from envproc.long_walk import episodes, inputs, look, rewards
 from envproc.prober import Line, Offers, Refused, examine
 from envproc.probes import Finding, contract, offers, partial_reset, seeding
@@ -166,6 +166,18 @@ def test_returns_are_those_of_whole_episodes() -> None:
     assert len(seen.returns) == seen.terminated == len(seen.lengths) > 20
     # each decision but the last earns 0.1, the fall costs 1
     np.testing.assert_allclose(seen.returns, 0.1 * (seen.lengths - 1) - 1, atol=1e-5)
+
+
+def test_whose_agents_end_and_go_on_in_one_array_has_its_episodes_counted_once() -> None:
+    class AllEndAtOnce(Sound):
+        def step(self, action: Any) -> Any:
+            step, reward = super().step(action), np.full(8, -1.0, np.float32)
+            ended = Ended(step.agent, step.obs, reward, np.ones(8, np.bool_))  # the same array on both sides
+            return step._replace(reward=np.zeros(8, np.float32), ended=ended)
+
+    seen = look(AllEndAtOnce(1))
+    assert set(seen.lengths) == {1} and set(seen.returns) == {-1.0}
+    assert len(seen.lengths) == seen.terminated == seen.agent_steps - 8
 
 
 def test_what_comes_after_a_breach_is_not_looked_at() -> None:

@@ -112,6 +112,8 @@ def test_a_forced_reset_cuts_even_at_the_goal_and_a_reset_of_all_forgets_it() ->
         step = env.step(discrete(np.where(mask[:, 2], 2, mask.argmax(axis=1))))
         assert 3 in step.ended.agent and 5 not in step.ended.agent
         assert step.ended.terminated[step.ended.agent == 3].tolist() == [not asked]
+        # at the goal there is nothing to do any more; whose episode is cut could go on, and is valued by what it may do
+        assert step.ended.obs[ACTION_MASK][step.ended.agent == 3].all() != bool(asked)
 
 
 def test_agents_have_luck_of_their_own() -> None:

@@ -107,3 +107,10 @@ class OneTooMany(LateForm):
 class OtherField(LateForm):
     def other(self, step: Step) -> Step:
         return step._replace(obs={"vektor": step.obs["vector"]})
+
+
+class Closes(Counting):
+    """Not."""
+
+    def close(self) -> None:
+        raise ValueError("no")

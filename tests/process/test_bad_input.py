@@ -13,6 +13,8 @@ import pytest
 from scripts.train import main
 from tests.process.runs import TOYS, Start
 
+BAD_TOYS = "tests/process/bad_toys.py"
+
 
 def case(*arguments: object, says: tuple[str, ...] = ()) -> tuple[list[str], tuple[str, ...]]:
     return [str(argument) for argument in arguments], says
@@ -44,6 +46,7 @@ CASES = [
     case("ddpg", "--env", f"{TOYS}:Slou", says=("Slou", "did you mean 'Slow'")),
     case("ddpg", "--env", f"{TOYS}:name", says=("name", "copies")),
     case("ddpg", "--env", f"{TOYS}:NotAnEnv", says=("NotAnEnv", "spec")),
+    case("ddpg", "--env", f"{BAD_TOYS}:Closes", says=("Closes", "close() raised ValueError: no", "bad_toys.py, line")),
     case("ddpg", "--env", "gymnasium:CartPole-v1", says=("continuous",)),
     case("ddpg", "--algo.capacity", 10**11, says=("GiB", "free", "--algo.capacity")),
     case("ddpg", "--algo.capacity", 10, says=("--algo.capacity 10", "at least 96")),
