@@ -28,6 +28,8 @@ from envproc.probes import Finding, contract, offers, partial_reset, seeding
 from envproc.process import die_with_parent, parent_is_gone
 from envproc.walk import RandomActions, call
 
+LEAVING = "leaving"
+"""what is done last; an environment may end the process before, with any exit code"""
 _NAP_S = 0.002
 _RELAUNCHED = 1
 """index of a player that is started beside the first"""
@@ -221,9 +223,12 @@ def main() -> NoReturn:
                 examine(config.env, tell)
         except Broken as broken:
             tell(Finding("BAD", str(broken)))
+            tell(Began(LEAVING))
         except BaseException:  # noqa: BLE001 - in the log, whose end is shown
             traceback.print_exc()
             code = 1
+        else:
+            tell(Began(LEAVING))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a thread of theirs would keep the process alive

@@ -11,7 +11,7 @@ import msgspec
 
 from core.supervisor import Supervisor
 from envproc import EnvConfig
-from envproc.prober import Began, Line, Offers, ProberConfig, Refused, Speed
+from envproc.prober import LEAVING, Began, Line, Offers, ProberConfig, Refused, Speed
 from envproc.probes import Finding
 
 _MODULE = "envproc.prober"
@@ -32,7 +32,9 @@ class Heard:
 
     def __init__(self, file: Path, patience_s: float) -> None:
         self._file, self._patience_s = file, patience_s
-        self._read, self._doing = 0, "starting Python"
+        self._read = 0
+        self.doing = "starting Python"
+        """what it said last that it would do"""
         self._decoder = msgspec.json.Decoder(Line)
         self._deadline = time.monotonic() + max(patience_s, _START_S)
 
@@ -44,11 +46,11 @@ class Heard:
         lines = [self._decoder.decode(each) for each in whole.splitlines()]
         for line in lines:
             if isinstance(line, Began):
-                self._doing = line.what
+                self.doing = line.what
         if lines:
             self.wait_anew()
         elif time.monotonic() > self._deadline:
-            raise Lost(f"{self._doing}: no answer for {self._patience_s:g} s; --patience allows more")
+            raise Lost(f"{self.doing}: no answer for {self._patience_s:g} s; --patience allows more")
         return lines
 
     def wait_anew(self) -> None:
@@ -57,7 +59,7 @@ class Heard:
 
     def died(self, reason: str, log: str) -> Lost:
         last = log.splitlines()[-1][:300] if log else "it printed nothing"
-        return Lost(f"{self._doing}: the process is gone ({reason}; {last})")
+        return Lost(f"{self.doing}: the process is gone ({reason}; {last})")
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def examined(env: EnvConfig, directory: Path, patience_s: float) -> Iterator[Lin
             deaths = supervisor.deaths()  # before the last look at what it wrote
             yield from heard.lines()
             for death in deaths:
-                if death.reason != "exit code 0":
+                if death.reason != "exit code 0" or heard.doing != LEAVING:
                     raise heard.died(death.reason, death.log)
                 return
             time.sleep(_NAP_S)
