@@ -78,14 +78,6 @@ def _end_the_last_line(file: Path) -> None:
     os.truncate(file, len(whole) + 1 if whole else 0)
 
 
-class Terminal(Console):
-    """Standard output. When its reader goes (`| head`), the run goes on without an audience."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def describe(record: Record) -> str:
     """One line for people; empty for what is not worth one."""
     match record["kind"]:

@@ -42,7 +42,8 @@ def code_of(main: Callable[[list[str]], int]) -> int:
         try:
             return main(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # or it was closed by who started us: >&-
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
         return UNREAD

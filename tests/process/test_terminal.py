@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -36,6 +38,36 @@ def test_a_run_survives_the_reader_of_its_output(tmp_path: Path) -> None:
     assert (tmp_path / "stderr").read_text() == ""
     assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     load_policy(tmp_path / "run")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("place", ["full", "unread", "closed"])
+def test_a_run_needs_nobody_who_takes_its_output(place: str, tmp_path: Path) -> None:
+    """As in `> /dev/full`; in a terminal that stands still; in `>&-`."""
+    opened = [os.open("/dev/full", os.O_WRONLY)] if place == "full" else list(pty.openpty())
+    if place == "unread":
+        os.set_blocking(opened[1], False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # no limit: until nothing more goes in
+                os.write(opened[1], b"x")
+        os.set_blocking(opened[1], True)
+    try:
+        line = shlex.join(command(tmp_path, "--steps", "2000", "--algo.replay-ratio", "16"))
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {line}" + (" >&- 2>&-" if place == "closed" else "")],
+            cwd=ROOT,
+            stdout=opened[-1],
+            stderr=opened[-1],
+        )
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait(5)
+    finally:
+        for each in opened:
+            os.close(each)
+    assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
 
 
 @pytest.mark.slow

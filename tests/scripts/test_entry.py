@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from scripts.entry import code_of
 from tests.process.runs import ROOT
 
 _IN_AN_IMPORT = """
@@ -57,6 +58,11 @@ def test_who_reads_no_further_ends_a_program_without_a_word(program: str, unbuff
 def test_ctrl_c_halfway_through_an_import_is_no_error() -> None:
     ended = subprocess.run([sys.executable, "-c", _IN_AN_IMPORT], cwd=ROOT, capture_output=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # >&-
+    assert code_of(lambda arguments: 3) == 3
 
 
 @pytest.mark.parametrize("program", ["check", "ctl", "evaluate", "export", "plot", "watch"])
