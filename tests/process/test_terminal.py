@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,25 @@ def test_a_run_needs_nobody_who_takes_its_output(place: str, tmp_path: Path) -> 
     assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
 
 
+@pytest.mark.thorough
+def test_a_run_whose_terminal_closes_ends_and_is_saved(tmp_path: Path) -> None:
+    """As when `ssh` is cut off."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, command(tmp_path, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
+    screen = b""
+    try:
+        while b"waiting" not in screen:
+            screen += _read(terminal, time.monotonic() + 30)
+    finally:
+        os.close(terminal)
+        code = _exit_code(pid)
+    assert code == 130
+    assert '"reason": "interrupted"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    load_policy(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
@@ -105,3 +125,13 @@ def _read(terminal: int, deadline: float) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # Linux's way of saying that the other side has closed
         return b""
+
+
+def _exit_code(pid: int) -> int:
+    """Of a child, when it has ended. If it does not in time it is killed."""
+    deadline = time.monotonic() + 30
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
