@@ -50,7 +50,7 @@ class Metrics:
 
     def wall_s(self) -> float:
         """Seconds that the run has taken: since Enter, imports included, and before that if it was resumed."""
-        return self._before_s + time.time() - _STARTED
+        return self._before_s + time.monotonic() - _STARTED
 
     def close(self) -> None:
         self._screen.close()
@@ -199,12 +199,13 @@ class LiveScreen:
 
 
 def _started() -> float:
-    """When the kernel started this process, in seconds since the epoch; where it does not tell, now."""
+    """When the kernel started this process, by time.monotonic(): other clocks are set. Where it does not tell, now."""
+    now = time.monotonic()
     if not sys.platform.startswith("linux"):
-        return time.time()
+        return now
     with open("/proc/self/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 _STARTED = _started()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from core.metrics import Metrics
 from core.tracking import TensorBoard
+from tests.process.runs import ROOT
 
 
 def metrics_in(directory: Path) -> Metrics:
@@ -44,6 +48,21 @@ def test_on_a_full_disk_records_are_missing_as_a_whole_each_file_says_so_once_an
     drawn = [event.step for event in events.Scalars("eval/episodic_return")]
     for steps in ([record["agent_steps"] for record in records], drawn):
         assert steps == [*range(len(steps) - 1), 100] and 10 < len(steps) < 90
+
+
+def test_a_clock_that_is_set_back_takes_no_time_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with metrics_in(tmp_path) as metrics:
+        before = metrics.wall_s()
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now - 3600)
+        assert before <= metrics.wall_s() < before + 600
+
+
+def test_a_run_takes_time_since_its_process_was_started() -> None:
+    late = "import time; time.sleep(0.3); from core import metrics; print(time.monotonic() - metrics._STARTED)"
+    begun = time.monotonic()
+    told = subprocess.run([sys.executable, "-c", late], cwd=ROOT, capture_output=True, timeout=60)
+    assert 0.3 <= float(told.stdout) <= time.monotonic() - begun + 0.1
 
 
 def test_a_run_whose_directory_is_deleted_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
