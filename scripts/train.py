@@ -237,6 +237,8 @@ def train(plan: Plan) -> int:
         if interrupts.count < 2 and plan.leads:
             try:
                 job.checkpoint(last=True)
+                if not (path / "config.json").exists():  # the directory was deleted: it is one that can go on again
+                    run.settle(config())
             except OSError as error:
                 trouble, exit_code = f"{trouble}\nthe last checkpoint could not be written: {error}".strip(), FATAL
         timeline = _written(trace, options.trace) if trace and options.trace else ""
