@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from core.appended import Appended
 from core.tracking import Tracker, tagged
 
 Record = dict[str, Any]
@@ -31,9 +31,8 @@ class Metrics:
     ) -> None:
         """`trackers` are closed with it; `before_s`: how long the run has taken already, if it goes on."""
         self._before_s = before_s
-        self._file = os.open(directory / "metrics.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = Appended(directory / "metrics.jsonl")
         _end_the_last_line(directory / "metrics.jsonl")
-        self._has_failed = False
         self._trackers = trackers
         self._screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
@@ -43,7 +42,7 @@ class Metrics:
         losses = losses or {}
         record = {"kind": kind, "wall_s": round(self.wall_s(), 3), **fields, **losses}
         clean = {name: finite(value) for name, value in record.items()}
-        self._append(json.dumps(clean).encode() + b"\n")
+        self._file.write(json.dumps(clean).encode() + b"\n")
         if numbers := tagged(clean, losses):
             for tracker in self._trackers:
                 tracker.write(numbers, clean["agent_steps"])
@@ -51,25 +50,13 @@ class Metrics:
 
     def wall_s(self) -> float:
         """Seconds that the run has taken: since Enter, imports included, and before that if it was resumed."""
-        return self._before_s + time.time() - _STARTED
+        return self._before_s + time.monotonic() - _STARTED
 
     def close(self) -> None:
         self._screen.close()
         for tracker in self._trackers:
             tracker.close()
-        os.close(self._file)
-
-    def _append(self, line: bytes) -> None:
-        """The whole line, or, on a full disk, nothing: the run goes on."""
-        size = os.fstat(self._file).st_size
-        try:
-            if os.write(self._file, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            if not self._has_failed:
-                self._has_failed = True
-                print(f"note: metrics.jsonl lacks records from here on, for now: {error}", file=sys.stderr)
+        self._file.close()
 
     def __enter__(self) -> Metrics:
         return self
@@ -89,14 +76,6 @@ def _end_the_last_line(file: Path) -> None:
     """A run that was killed may have left half a record; what comes next must not become part of it."""
     whole = file.read_bytes().rpartition(b"\n")[0]
     os.truncate(file, len(whole) + 1 if whole else 0)
-
-
-class Terminal(Console):
-    """Standard output. When its reader goes (`| head`), the run goes on without an audience."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def describe(record: Record) -> str:
@@ -220,12 +199,13 @@ class LiveScreen:
 
 
 def _started() -> float:
-    """When the kernel started this process, in seconds since the epoch; where it does not tell, now."""
+    """When the kernel started this process, by time.monotonic(): other clocks are set. Where it does not tell, now."""
+    now = time.monotonic()
     if not sys.platform.startswith("linux"):
-        return time.time()
+        return now
     with open("/proc/self/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 _STARTED = _started()

@@ -53,7 +53,7 @@ class Segment:
         """A new block, all zeros.
 
         With `first`, only so many entries of each array's first axis are there; `populate` brings others. Raises
-        MemoryError, with both sizes, if it is larger than the memory that is free.
+        MemoryError, with both sizes, if it is larger than the memory that is free, or than a file may be.
         """
         stretches = [(0, size_of(layout))] if first is None else _stretches(layout, 0, first)
         _refuse_too_large(name, stretches)
@@ -160,7 +160,12 @@ def _new_block(name: str, size: int, stretches: list[tuple[int, int]]) -> tuple[
         import fcntl
 
         file = os.memfd_create(f"sharl-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.truncate(file, size)
+        try:
+            os.truncate(file, size)
+        except OSError as error:  # a limit on the size of files is one on memory's, too
+            os.close(file)
+            told = f"the {name} needs {readable(size)} in one piece: {error}; raise `ulimit -f`"
+            raise MemoryError(told) from error
         _give_memory(file, stretches)
         # nobody can shrink the block under a reader, which would kill it with SIGBUS
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

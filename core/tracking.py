@@ -5,6 +5,7 @@ One table says what each number is called. TensorBoard gets the same as Weights 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, Protocol
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from core.appended import Appended
 
 TAGS = {
     "progress": {
@@ -77,14 +80,20 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's directory."""
+    """An event file in the run's directory."""
 
+    # not its EventFileWriter, whose thread ends at the first error and opens the file by its name for each record
     def __init__(self, directory: Path) -> None:
-        self._events = EventFileWriter(str(directory))
+        self._file = Appended(directory / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}")
+        self._records = RecordWriter(self._file)
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, numbers: dict[str, float], step: int) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
-        self._events.close()
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())

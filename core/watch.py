@@ -36,7 +36,7 @@ class WorkerLost(Exception):
 
 
 class Interrupted(Exception):
-    """Somebody asked the run to end: Ctrl-C or SIGTERM."""
+    """Somebody asked the run to end: Ctrl-C, SIGTERM or SIGHUP."""
 
 
 class Watch:

@@ -1,4 +1,5 @@
-"""How a program begins and ends. Ctrl-C, and a reader of its output that goes away (`| head`), are no errors.
+"""How a program begins and ends. Ctrl-C, its terminal's end, and a reader of its output that goes away (`| head`), are
+no errors.
 
 Nothing slow is imported here.
 """
@@ -13,12 +14,16 @@ from typing import NoReturn
 
 INTERRUPTED, UNREAD = 130, 141
 """exit codes, as a shell has them after SIGINT and SIGPIPE"""
-_ASK_TO_END = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)
+"""a terminal closes; not on Windows"""
+ASK_TO_END = [signal.SIGINT, signal.SIGTERM]
+if HANGUP and signal.getsignal(HANGUP) is not signal.SIG_IGN:  # or else this is to outlive it: nohup
+    ASK_TO_END.append(HANGUP)
 
 
 def end_at_once() -> None:
-    """From now on at Ctrl-C and SIGTERM. For the time of the slow imports: nothing has been started yet."""
-    for number in _ASK_TO_END:
+    """From now on at Ctrl-C, SIGTERM and SIGHUP. For the time of the slow imports: nothing has been started yet."""
+    for number in ASK_TO_END:
         signal.signal(number, lambda *_: os._exit(INTERRUPTED))
 
 
@@ -36,13 +41,14 @@ def code_of(main: Callable[[list[str]], int]) -> int:
         interrupted = True
         raise KeyboardInterrupt
 
-    for number in _ASK_TO_END:
+    for number in ASK_TO_END:
         signal.signal(number, interrupt)
     try:
         try:
             return main(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # or it was closed by who started us: >&-
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
         return UNREAD

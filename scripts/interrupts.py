@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run."""
+"""Ctrl-C, SIGTERM and SIGHUP during a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import signal
 from collections.abc import Iterator
 
 from core.watch import Interrupted
-from scripts.entry import INTERRUPTED
+from scripts.entry import ASK_TO_END, HANGUP, INTERRUPTED
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: once, the run ends and is saved; twice, it ends without saving; three times, at once."""
+    """Ctrl-C, SIGTERM, SIGHUP: once, the run ends and is saved; twice, it ends without saving; three times, at once."""
 
     def __init__(self) -> None:
         self.count = 0
         self._raise = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASK_TO_END:
             signal.signal(number, self._on_signal)
 
     def asked(self) -> bool:
@@ -32,7 +32,9 @@ class Interrupts:
         finally:
             self._raise = False
 
-    def _on_signal(self, *_: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
+        if self.count and number == HANGUP:  # of one terminal's end both the kernel and the shell tell
+            return
         self.count += 1
         if self.count >= 3:
             os._exit(INTERRUPTED)  # the workers follow: they die with this process

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from core import checkpoint
 from core import snapshots as snapshots_of
@@ -35,7 +36,7 @@ from core.job import Job, Schedule
 from core.joining import GATE
 from core.learner import fit_process, free_running, lock_step
 from core.meetings import Meetings
-from core.metrics import Metrics, Terminal
+from core.metrics import Metrics
 from core.rescue import Diverged
 from core.roster import Limits, Roster
 from core.supervisor import Supervisor
@@ -47,6 +48,7 @@ from core.watch import Interrupted, Watch, WorkerLost
 from envproc.env import EnvFailed
 from envproc.worker import WorkerConfig
 from scripts import preflight
+from scripts.audience import audience_may_leave
 from scripts.command_line import UsageError, refusals_are_usage_errors
 from scripts.crew import Crew, InThisProcess, Processes
 from scripts.interrupts import Interrupts
@@ -75,7 +77,9 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 done, 2 usage, 3 a worker was lost, 4 an error in the learner, or losses that stay
     non-finite, 130 interrupted."""
     try:
-        return train(make_plan(arguments))
+        plan = make_plan(arguments)
+        with audience_may_leave():
+            return train(plan)
     except UsageError as error:
         print(f"error: {rank_here()}{error}", file=sys.stderr)
         return USAGE
@@ -177,8 +181,8 @@ def train(plan: Plan) -> int:
         trackers: list[Tracker] = [TensorBoard(path)] if plan.leads else []
         if options.wandb:
             trackers.append(WandB(options.wandb, path, config()))
-        audience = Terminal() if plan.leads else Terminal(quiet=True, force_terminal=False)
-        metrics = opened.enter_context(Metrics(path, audience, trackers, before_s))
+        console = Console() if plan.leads else Console(quiet=True, force_terminal=False)
+        metrics = opened.enter_context(Metrics(path, console, trackers, before_s))
         metrics.write("config", **config(), cores=plan.cores, **machine(options.device))
         learner = parts.learner
         if trace:
@@ -233,6 +237,8 @@ def train(plan: Plan) -> int:
         if interrupts.count < 2 and plan.leads:
             try:
                 job.checkpoint(last=True)
+                if not (path / "config.json").exists():  # the directory was deleted: it is one that can go on again
+                    run.settle(config())
             except OSError as error:
                 trouble, exit_code = f"{trouble}\nthe last checkpoint could not be written: {error}".strip(), FATAL
         timeline = _written(trace, options.trace) if trace and options.trace else ""
@@ -275,6 +281,7 @@ def _written(trace: Trace, file: Path) -> str:
 
 if __name__ == "__main__":
     code = code_of(main)
-    sys.stderr.flush()
+    if sys.stderr:
+        sys.stderr.flush()
     # All is closed. To unload torch would take half a second, and a Ctrl-C in it would end Python by the signal.
     os._exit(code)

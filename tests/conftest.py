@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from scripts.entry import ASK_TO_END
+
 # several test processes at a time, one to a core: with more threads than cores they spin, waiting for each other
 torch.set_num_threads(1)
 
@@ -15,7 +17,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """Signals, threads, how small a number may be."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ASK_TO_END}
     threads = torch.get_num_threads()
     yield
     for number, handler in handlers.items():

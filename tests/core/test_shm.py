@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def uses(process: Path) -> Iterator[str]:
 def files_named(name: str) -> list[Path]:
     folders = (Path("/dev/shm"), Path(tempfile.gettempdir()))
     return [path for folder in folders if folder.is_dir() for path in folder.glob(f"*{name}*")]
+
+
+def test_a_limit_on_files_is_named_where_it_refuses_a_block() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(MemoryError, match=r"the test needs 2 MiB in one piece: .*; raise `ulimit -f`"):
+            Segment.create("test", {"all": (np.uint8, (2**21,))})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not who_maps("sharl-test")
 
 
 def test_a_new_block_is_all_zeros_and_its_arrays_do_not_overlap() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,17 @@ def kill(run: Run, checkpoint: str) -> None:
 
 def workers_ready(records: list[Record]) -> list[str]:
     return [each["worker"] for each in records if each["kind"] == "worker" and each["event"] == "ready"]
+
+
+@pytest.mark.thorough
+def test_a_run_whose_directory_was_deleted_ends_in_order_and_goes_on_from_there(start: Start) -> None:
+    run = start("--workers", 1, "--steps", 10**9, run="deleted")
+    run.wait_for("progress")
+    shutil.rmtree(run.directory)
+    time.sleep(1.5)  # it has time to fall over a record
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() == 130 and run.stderr == ""
+    start(run="deleted", resume=True).wait_for("progress")
 
 
 @pytest.mark.thorough

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +38,55 @@ def test_a_run_survives_the_reader_of_its_output(tmp_path: Path) -> None:
         process.wait(5)
     assert (tmp_path / "stderr").read_text() == ""
     assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    load_policy(tmp_path / "run")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("place", ["full", "unread", "closed"])
+def test_a_run_needs_nobody_who_takes_its_output(place: str, tmp_path: Path) -> None:
+    """As in `> /dev/full`; in a terminal that stands still; in `>&-`."""
+    opened = [os.open("/dev/full", os.O_WRONLY)] if place == "full" else list(pty.openpty())
+    if place == "unread":
+        os.set_blocking(opened[1], False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # no limit: until nothing more goes in
+                os.write(opened[1], b"x")
+        os.set_blocking(opened[1], True)
+    try:
+        line = shlex.join(command(tmp_path, "--steps", "2000", "--algo.replay-ratio", "16"))
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {line}" + (" >&- 2>&-" if place == "closed" else "")],
+            cwd=ROOT,
+            stdout=opened[-1],
+            stderr=opened[-1],
+        )
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait(5)
+    finally:
+        for each in opened:
+            os.close(each)
+    assert '"reason": "steps"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+
+
+@pytest.mark.thorough
+def test_a_run_whose_terminal_closes_ends_and_is_saved(tmp_path: Path) -> None:
+    """As when `ssh` is cut off."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, command(tmp_path, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
+    screen = b""
+    try:
+        while b"waiting" not in screen:
+            screen += _read(terminal, time.monotonic() + 30)
+    finally:
+        os.close(terminal)
+        code = _exit_code(pid)
+    assert code == 130
+    assert '"reason": "interrupted"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     load_policy(tmp_path / "run")
 
 
@@ -73,3 +125,13 @@ def _read(terminal: int, deadline: float) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # Linux's way of saying that the other side has closed
         return b""
+
+
+def _exit_code(pid: int) -> int:
+    """Of a child, when it has ended. If it does not in time it is killed."""
+    deadline = time.monotonic() + 30
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
