@@ -95,8 +95,10 @@ class Job:
         now = time.monotonic()
         if now < self._next_attend:
             return
-        self._next_attend = now + _ATTEND_EVERY_S
         self._hear()
+        heard = time.monotonic()
+        # whoever orders without end has half of the time at most; the rest is for learning
+        self._next_attend = heard + max(_ATTEND_EVERY_S, heard - now)
         while self._steering.paused:
             if not self._schedule.waits:  # in lock-step they stop at the end of their round anyway
                 self.learner.ring.allow(0)

@@ -37,6 +37,8 @@ _ANSWER_S = 10.0
 """how long a worker may take for what it is asked to do, ..."""
 _LAST_WORDS_S = 0.5
 """... and how long after it has left an answer may be on its way"""
+_LAST_ORDERS_S = 0.5
+"""how long those are answered that came when the run was over"""
 
 
 class Refused(ValueError):
@@ -180,9 +182,11 @@ class Steering:
         """The run is over: so are the orders that nobody obeyed."""
         for pending in self._pending.values():
             self._answer(pending.order, False, "the run has ended")
-        for order in [report for report in self._server.receive() if isinstance(report, Order)]:
-            self._answer(order, False, "the run has ended")
         self._pending.clear()
+        deadline = time.monotonic() + _LAST_ORDERS_S  # somebody may go on sending
+        while time.monotonic() < deadline and (reports := self._server.receive()):
+            for order in [report for report in reports if isinstance(report, Order)]:
+                self._answer(order, False, "the run has ended")
 
     def _answer(self, order: Order, done: bool, what: str) -> None:
         if order.number:

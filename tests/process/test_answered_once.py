@@ -27,13 +27,17 @@ class Desk:
         self.late: list[Order] = []
         self.there = {"worker-0", "worker-1"}
         workers: Any = SimpleNamespace(at_work=["worker-0", "worker-1"], has=self.there.__contains__)
-        server: Any = SimpleNamespace(send=self._send, receive=lambda: self.late)
+        server: Any = SimpleNamespace(send=self._send, receive=self._receive)
         anything: Any = SimpleNamespace(agent_steps=0, updates=0, write=lambda *_, **__: None)
         self.steering = Steering(server, anything, anything, workers, anything, anything, False, anything)
 
     def _send(self, name: str, command: Command) -> bool:
         self.sent.append((name, command))
         return True
+
+    def _receive(self) -> list[Order]:
+        late, self.late = self.late, []
+        return late
 
     def order(self, request: int, *words: str) -> int:
         """The number under which the worker was asked."""
