@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from core.acting import PolicySpec
-from core.joining import Admitted, Expel, Joins, Left, TurnedAway
+from core.joining import Admitted, Alive, Expel, Joins, Left, TurnedAway
 from core.private_directory import PrivateDirectory
 from core.ring import RingAddress
 from core.types import EnvSpec
@@ -171,7 +171,7 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
 
 
-Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order | Joins | Left | TurnedAway
+Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order | Joins | Left | Alive | TurnedAway
 Command = Begin | Reset | Renew | Set | Evaluate | Stop | Reply | Admitted | Expel
 
 

@@ -15,7 +15,7 @@ from core.collectors import Collectors
 from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
 from core.group import Differs, GroupLost
-from core.joining import Joins, Left, TurnedAway
+from core.joining import Alive, Joins, Left, TurnedAway
 from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.progress import Progress
@@ -270,6 +270,8 @@ class Job:
             case Left(worker, why):
                 self._collectors.left(worker)
                 self._roster.left(worker, why)
+            case Alive():
+                self._collectors.signs_of_gate += 1
             case TurnedAway(_, count):
                 self._server.num_refused_at_gate += count
             case Evaluated():

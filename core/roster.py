@@ -119,10 +119,17 @@ class Roster:
         for lane in np.flatnonzero(self._ring.wanted).tolist():
             self._open_post(lane, hired)
 
-    def keep(self, name: str, hire: Callable[[], None], achieved: Callable[[], int], is_needed: bool = True) -> None:
+    def keep(
+        self,
+        name: str,
+        hire: Callable[[], None],
+        achieved: Callable[[], int],
+        alive: Callable[[], int] | None = None,
+        is_needed: bool = True,
+    ) -> None:
         """Start somebody without a lane, and again when it is lost. If that does no good, the run ends; or, if it is
-        not needed, goes on without."""
-        post = self._posts[name] = _Post(hire, achieved, is_needed=is_needed)
+        not needed, goes on without. `alive` grows while it does not hang, if that can be seen."""
+        post = self._posts[name] = _Post(hire, achieved, alive, is_needed=is_needed)
         self._hire(name, post)
 
     def ready(self, name: str, spec: EnvSpec) -> None:
@@ -276,9 +283,9 @@ class Roster:
             post.seen, post.seen_at, post.stalls = seen, self._clock, False
         elif self._clock - post.seen_at > _STALL_S and not post.stalls:
             post.stalls = True
-            self._note(name, "stalls", f"no step has ended for {_STALL_S:.0f} s")
+            self._note(name, "stalls", f"no sign of life for {_STALL_S:.0f} s")
         else:
-            self._kill_if_late(name, post, post.seen_at, self._limits.hang_s, "end a step or a reset")
+            self._kill_if_late(name, post, post.seen_at, self._limits.hang_s, "end a step, a reset or a turn")
 
     def _kill_if_late(self, name: str, post: _Post, since: float, limit_s: float, what: str) -> None:
         if self._clock - since > limit_s:

@@ -212,7 +212,8 @@ def train(plan: Plan) -> int:
                 if evaluations.wanted:
                     roster.keep(EVALUATOR, hire_evaluator, lambda: evaluations.count)
                 if options.listen:
-                    roster.keep(GATE, hire_gate, lambda: collectors.num_admitted, is_needed=False)
+                    come, alive = lambda: collectors.num_admitted, lambda: collectors.signs_of_gate
+                    roster.keep(GATE, hire_gate, come, alive, is_needed=False)
             job.note(heard)
             if refusal := export_refusal(parts, options):  # better now than at the end
                 metrics.write("export", refusal=refusal)
