@@ -52,7 +52,7 @@ class Change(NamedTuple):
     algo: Any | None
     """the algorithm's options as they would be; None: it is for the environments"""
     keep: Callable[[], None]
-    """call it when it is done: whoever starts later, or goes on with the run, has it so"""
+    """call it when it is done, or before: whoever starts later, or goes on with the run, has it so. Raises OSError"""
 
 
 @dataclass
@@ -158,10 +158,17 @@ class Steering:
             self._answer(pending.order, False, f"{', '.join(sorted(pending.last_words))} has left")
             return
         refusals = [each for each in pending.answers if not each.done]
-        if pending.keep is not None and not refusals:
-            pending.keep()
         told = (refusals or pending.answers)[0]
-        self._answer(pending.order, told.done, told.what)
+        done, what = told.done, told.what
+        if pending.keep is not None and done:
+            try:
+                pending.keep()
+            except OSError as error:
+                done, what = (
+                    False,
+                    f"{what}, but not for who starts later: it cannot be kept ({error})",
+                )
+        self._answer(pending.order, done, what)
 
     def attend(self) -> None:
         """Answer for workers that do not."""
@@ -260,8 +267,8 @@ class Steering:
             self._server.send(EVALUATOR, Set(_NOT_AWAITED, key, change.value))  # it may be busy for long
             self._have_done(order, workers, lambda number: Set(number, key, change.value), change.keep)
             return None
+        change.keep()  # first: if that cannot be, nothing is changed
         self._learner.configure(change.algo)
-        change.keep()
         return f"{key} = {change.value}"
 
     def _workers(self, rest: list[str], order: Order) -> str:
