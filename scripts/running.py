@@ -17,7 +17,7 @@ from scripts.command_line import UsageError
 from scripts.runs import CONTROL, find_run
 
 ANSWER_S = 15
-"""how long an answer may take"""
+"""how long an answer may take; of a job that is busy, as with a checkpoint, it may still come, and nobody hear it"""
 
 
 class Running(NamedTuple):

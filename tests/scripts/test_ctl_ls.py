@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ctl
+from scripts import ctl, running
 
 DEAD = 2**22 + 1
 """a pid that no process has"""
@@ -85,3 +85,13 @@ def test_where_none_is_going_on_that_is_said(tmp_path: Path, capsys: pytest.Capt
     for runs in (tmp_path, tmp_path / "nothing"):
         assert ctl.main(["ls", "--runs-dir", str(runs)]) == 2
         assert capsys.readouterr().err == f"error: no run in {runs} is going on\n"
+
+
+def test_of_an_order_without_an_answer_it_is_told_that_it_may_still_be_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    monkeypatch.setattr(running, "ANSWER_S", 0.05)
+    assert ctl.main(["workers", "+1", "--runs-dir", str(tmp_path)]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: no answer for") and "may still obey" in told and "metrics.jsonl" in told
