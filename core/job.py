@@ -247,8 +247,8 @@ class Job:
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s, spec):
-                self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
-                self._roster.ready(worker, spec)
+                if self._roster.ready(worker, spec):
+                    self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
                 if worker == EVALUATOR:
                     self._evaluations.ask_again()
             case Episodes(_, episodes):

@@ -103,18 +103,20 @@ class Roster:
         post = self._posts[name] = Post(hire, achieved, alive, is_needed=is_needed)
         self._hire(name, post)
 
-    def ready(self, name: str, spec: EnvSpec) -> None:
-        """Its environment is up: it begins, if that is the environment that the first one had."""
+    def ready(self, name: str, spec: EnvSpec) -> bool:
+        """Its environment is up: it begins, if that is the environment that the first one had. False if it was told to
+        leave meanwhile."""
         post, lane = self._posts.get(name), self._lane_of(name)
         wanted = self._spec if lane is not None else replace(self._spec, num_agents=spec.num_agents)
         if post is None:
-            return
+            return False
         if spec != wanted:
             self.kill(name, "does not fit", f"it has {spec}, the first one ready had {wanted}")
-            return
+            return True
         post.is_up, post.seen_at = True, self._clock
         if lane is not None:
             self._ring.at_work[lane] = self._server.send(name, self._begin)
+        return True
 
     def lost(self, loss: Loss) -> None:
         """Somebody has died: there will be another one, or not. Raises WorkerLost if too few are left."""

@@ -99,3 +99,9 @@ def test_workers_that_cannot_be_added_leave_nothing_behind(office: Office) -> No
     office.is_full = False
     assert office.roster.add(1) == "start: worker-1"
     assert office.of("worker-1") == ["started", "leaves", "started"]
+
+
+def test_who_is_ready_when_it_has_left_already_is_not_awaited(office: Office) -> None:
+    assert office.roster.ready("worker-1", SPEC)
+    office.roster.remove(1)
+    assert not office.roster.ready("worker-1", SPEC)
