@@ -23,6 +23,7 @@ from core.learner import Learner
 from core.metrics import Metrics, finite
 from core.ring import Word
 from core.roster import Roster
+from core.watch import Interrupted
 from core.weights import Published
 
 _NOT_AWAITED = 0
@@ -109,7 +110,7 @@ class Steering:
         }
 
     def obey(self, order: Order) -> None:
-        """Do it, or have it done; the answer is sent now, or when a worker has answered."""
+        """Do it, or have it done; the answer is sent now, or when a worker has answered. Raises Interrupted."""
         verb, *rest = order.words or [""]
         if verb not in _QUESTIONS:
             order = msgspec.structs.replace(order, number=next(self._arrivals))
@@ -123,6 +124,9 @@ class Steering:
             if rest and usage == verb:
                 raise Refused(f"{verb} takes nothing behind it, and there is {' '.join(rest)!r}")
             what = act(rest, order)
+        except Interrupted:
+            self._answer(order, False, "the run has ended")
+            raise
         except (ValueError, MemoryError, OSError) as refused:
             self._answer(order, False, str(refused)[:_LONGEST_REFUSAL])
         else:

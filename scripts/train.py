@@ -137,7 +137,11 @@ def train(plan: Plan) -> int:
         settings = Settings(options, changed)
         supervisor = opened.enter_context(Supervisor(path / "logs"))
         single = options.mode == "single"
-        crew: Crew = InThisProcess(interrupts.asked, config_of) if single else Processes(supervisor, server, config_of)
+        crew: Crew
+        if single:
+            crew = InThisProcess(config_of, interrupts.asked)
+        else:
+            crew = Processes(supervisor, server, config_of, interrupts.asked)
         # what starts in this process would not let go before it is up
         launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)

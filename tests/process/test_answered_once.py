@@ -13,6 +13,7 @@ import pytest
 from core import steering
 from core.control import Answer, Command, Order, Renew, Reply, Reset, Set, Stop
 from core.steering import Change, Steering
+from core.watch import Interrupted
 from tests.process.callers import Operator
 from tests.process.lane import Lane
 from tests.process.runs import TOYS, Start, wait_until
@@ -27,6 +28,7 @@ class Desk:
         self.late: list[Order] = []
         self.there = {"worker-0", "worker-1"}
         workers: Any = SimpleNamespace(at_work=["worker-0", "worker-1"], has=self.there.__contains__)
+        self.workers = workers
         server: Any = SimpleNamespace(send=self._send, receive=self._receive)
         self.configured: list[Any] = []
         self.change: Any = None
@@ -135,6 +137,19 @@ def test_an_algorithm_goes_on_as_before_where_its_options_cannot_be_kept() -> No
     desk.change = Change(3e-5, object(), keep)
     desk.steering.obey(Order(5, ["set", "algo.actor_lr", "3e-5"], "operator-1"))
     assert desk.replies == [(5, False, "no space")] and not desk.configured
+
+
+def test_an_order_that_is_interrupted_is_answered_once_too() -> None:
+    desk = Desk()
+
+    def add(count: int) -> str:
+        raise Interrupted
+
+    desk.workers.add = add
+    with pytest.raises(Interrupted):
+        desk.steering.obey(Order(5, ["workers", "+20"], "operator-1"))
+    desk.steering.close()
+    assert desk.replies == [(5, False, "the run has ended")]
 
 
 def test_when_the_run_ends_orders_that_wait_and_those_that_just_came_are_answered() -> None:
