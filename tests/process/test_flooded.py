@@ -73,6 +73,22 @@ def test_a_worker_reads_no_more_at_a_time_than_it_can_obey_between_two_steps() -
 
 
 @pytest.mark.thorough
+def test_many_orders_of_which_each_takes_long_do_not_delay_ctrl_c(start: Start) -> None:
+    run = start("--workers", 1, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0)
+    run.wait_for_record(lambda record: record.get("updates", 0) > 0)
+    (job,) = find_running(str(run.directory), run.directory.parent)
+    with Operator(job.address) as operator:
+        asked = [operator.order("snapshot") for _ in range(AT_ONCE)]
+        run.wait_for("checkpoint")
+        run.process.send_signal(signal.SIGINT)
+        replies = [operator.reply(request) for request in asked]
+        assert replies[0].done and replies[-1].what == "the run has ended"
+    assert run.wait(10) == 130, run.stderr
+    assert len(run.records("checkpoint")) < AT_ONCE
+    run.assert_nothing_left()
+
+
+@pytest.mark.thorough
 def test_a_run_at_which_orders_come_faster_than_it_obeys_goes_on_and_is_ended_by_ctrl_c(start: Start) -> None:
     run = start("--workers", 1, "--steps", 10**9, "--eval-every", 10**8, "--checkpoint-every", 0)
     run.wait_for_record(lambda record: record.get("updates", 0) > 0)
