@@ -87,8 +87,11 @@ def _write(
 
 
 def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what was left unfinished."""
+    """Delete all but the newest `keep` checkpoints, and what was left unfinished, or half deleted, by a run that was
+    killed."""
     home = run / _HOME
+    for left in home.glob(".*.deleted"):
+        shutil.rmtree(left, ignore_errors=True)
     for directory in [*_found(run)[keep:], *home.glob(".*.unfinished")]:
         # renamed first: half a checkpoint must not have a checkpoint's name
         doomed = directory.rename(home / f".{directory.name.strip('.')}.deleted")
@@ -149,7 +152,7 @@ def load_state(directory: Path) -> dict[str, Any]:
 
 def _found(run: Path) -> list[Path]:
     """The directories of finished checkpoints, the newest first."""
-    return sorted((path for path in (run / _HOME).glob("*") if path.name.isdigit()), key=_number, reverse=True)
+    return sorted((path for path in (run / _HOME).glob("*") if path.name.isdecimal()), key=_number, reverse=True)
 
 
 def _number(path: Path) -> int:

@@ -27,6 +27,8 @@ class Collectors:
         """`config_of`: what a worker is told at birth, by its lane and epoch."""
         self.num_admitted = 0
         """workers, so far"""
+        self.signs_of_gate = 0
+        """of life"""
         self._crew, self._server, self._metrics, self._config_of = crew, server, metrics, config_of
         self._lanes: dict[str, int] = {}  # of those that the gate has not said the last word about
         self._free_at: dict[str, float] = {}
@@ -41,7 +43,7 @@ class Collectors:
             self._crew.dismiss(name)
 
     def kill(self, name: str) -> None:
-        """It is of no use: the gate will say that it is lost."""
+        """It is of no use: the gate will say that it is lost; or hangs, too, and will be killed as well."""
         if name in self._lanes:
             self._server.send(GATE, Expel(self._lanes[name]))
         else:

@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from core.acting import PolicySpec
-from core.joining import Admitted, Expel, Joins, Left, TurnedAway
+from core.joining import Admitted, Alive, Expel, Joins, Left, TurnedAway
 from core.private_directory import PrivateDirectory
 from core.ring import RingAddress
 from core.types import EnvSpec
@@ -30,6 +30,10 @@ OPERATOR = "operator-"
 AT_DOOR = "door-"
 """begins what those are called here who came through the door"""
 MAX_BYTES = 64 * 1024
+AT_ONCE = 64
+"""messages that are read at a time. Whoever sends faster than is obeyed fills ZeroMQ's queue, which has a limit, and
+waits. That starves nobody: a ROUTER takes from its peers in turn, so the report of one comes before the second message
+of another, however many are waiting there; and what is read is far more than all workers say between two looks"""
 MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """what the decoder raises for bytes that are no message: wrong types, text that is not Unicode, nesting without end"""
 
@@ -167,7 +171,7 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
     """Main to worker: leave. (The stop word in shared memory says the same when this channel does not work.)"""
 
 
-Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order | Joins | Left | TurnedAway
+Report = Ready | Episodes | Stats | Failed | Answer | Evaluated | Order | Joins | Left | Alive | TurnedAway
 Command = Begin | Reset | Renew | Set | Evaluate | Stop | Reply | Admitted | Expel
 
 
@@ -201,9 +205,11 @@ class Server:
         return self._num_refused + self.num_refused_at_gate + (self._door.num_refused if self._door else 0)
 
     def receive(self) -> list[Report]:
-        """Everything that has arrived. Never waits."""
+        """What has arrived, so many that something else is done in between. Never waits."""
         reports: list[Report] = [*self._door.receive()] if self._door else []
-        while self.socket.poll(0):
+        for _ in range(AT_ONCE):
+            if not self.socket.poll(0):
+                break
             sender, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             try:
                 (message,) = parts
@@ -268,9 +274,11 @@ class Client:
         """reports dropped because the main process did not read"""
 
     def receive(self) -> list[Command]:
-        """Everything that has arrived. Never waits."""
+        """What has arrived, so many that something else is done in between. Never waits."""
         commands: list[Command] = []
-        while self.socket.poll(0):
+        for _ in range(AT_ONCE):
+            if not self.socket.poll(0):
+                break
             try:
                 commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
             except MALFORMED:

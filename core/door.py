@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from core.admission import Admission, keys_of_clients, place_of, secret_key
-from core.control import AT_DOOR, MALFORMED, MAX_BYTES, Order, post
+from core.control import AT_DOOR, AT_ONCE, MALFORMED, MAX_BYTES, Order, post
 
 _KEYS = "--control-keys"
 
@@ -61,10 +61,12 @@ class Door:
         return self._num_refused + self._admission.num_refused
 
     def receive(self) -> list[Order]:
-        """Everything that has arrived. Never waits."""
+        """What has arrived, so many that something else is done in between. Never waits."""
         self._admission.attend()
         orders: list[Order] = []
-        while self._socket.poll(0):
+        for _ in range(AT_ONCE):
+            if not self._socket.poll(0):
+                break
             sender, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 (message,) = parts

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.collectors import Collectors
-from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Report, Server, Stats, worker_name
+from core.control import Answer, Episodes, Evaluated, Order, Ready, Renew, Reply, Report, Server, Stats, worker_name
 from core.evaluations import EVALUATOR, LONGEST_S, Evaluations
 from core.group import Differs, GroupLost
-from core.joining import Joins, Left, TurnedAway
+from core.joining import Alive, Joins, Left, TurnedAway
 from core.learner import Learner, Phase
 from core.metrics import Metrics
 from core.progress import Progress
@@ -28,6 +28,8 @@ from core.watch import Interrupted, Watch
 from core.weights import Published
 
 _ATTEND_EVERY_S = 0.005
+_LONGEST_REST_S = 0.2
+"""after a checkpoint that was ordered, too, somebody may wait to be heard"""
 _RENEWAL = 0
 """the number of such a request; those of others are higher"""
 
@@ -95,8 +97,10 @@ class Job:
         now = time.monotonic()
         if now < self._next_attend:
             return
-        self._next_attend = now + _ATTEND_EVERY_S
         self._hear()
+        heard = time.monotonic()
+        # whoever orders without end has half of the time at most; the rest is for learning
+        self._next_attend = heard + min(max(_ATTEND_EVERY_S, heard - now), _LONGEST_REST_S)
         while self._steering.paused:
             if not self._schedule.waits:  # in lock-step they stop at the end of their round anyway
                 self.learner.ring.allow(0)
@@ -245,8 +249,8 @@ class Job:
     def _note(self, report: Report) -> None:
         match report:
             case Ready(worker, pid, launch_s, spec):
-                self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
-                self._roster.ready(worker, spec)
+                if self._roster.ready(worker, spec):
+                    self._metrics.write("worker", worker=worker, event="ready", pid=pid, launch_s=round(launch_s, 3))
                 if worker == EVALUATOR:
                     self._evaluations.ask_again()
             case Episodes(_, episodes):
@@ -261,6 +265,8 @@ class Job:
                     return
                 event = "obeyed" if done else "refused"
                 self._metrics.write("worker", worker=worker, event=event, request=request, detail=what)
+            case Order(request) if self._interrupted():  # others may be behind it, and each may take long
+                self._server.send(report.client, Reply(request, False, "the run has ended"))
             case Order():
                 self._steering.obey(report)
             case Joins():
@@ -268,6 +274,8 @@ class Job:
             case Left(worker, why):
                 self._collectors.left(worker)
                 self._roster.left(worker, why)
+            case Alive():
+                self._collectors.signs_of_gate += 1
             case TurnedAway(_, count):
                 self._server.num_refused_at_gate += count
             case Evaluated():

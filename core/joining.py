@@ -46,6 +46,12 @@ class Left(msgspec.Struct, tag=True, frozen=True):
     why: str
 
 
+class Alive(msgspec.Struct, tag=True, frozen=True):
+    """Gate to main, several times a second: I do not hang."""
+
+    worker: str
+
+
 class TurnedAway(msgspec.Struct, tag=True, frozen=True):
     """Gate to main: so many more connections, or messages, were refused."""
 

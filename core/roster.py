@@ -16,6 +16,7 @@ import numpy as np
 
 from core.control import Begin, Server, Stop, worker_name
 from core.metrics import Metrics
+from core.post import Post
 from core.ring import Ring, Word
 from core.types import EnvSpec
 from core.watch import Loss, WorkerLost
@@ -24,6 +25,8 @@ _AT_ONCE = 3
 _THEN_EVERY_S = 10.0
 _BARREN = 3
 """lives in a row without a step, after which nobody tries again"""
+_NOT_STARTED = "not started"
+"""a life that there was none of"""
 _STALL_S = 5.0
 """without a sign of life, that is told"""
 _LONGEST_TICK_S = 0.5
@@ -60,38 +63,6 @@ class Limits:
     """from the start of a process until its environment is up"""
 
 
-@dataclass
-class _Post:
-    """One worker's, or the evaluator's."""
-
-    hire: Callable[[], None]
-    achieved: Callable[[], int]
-    """grows with what it does"""
-    alive: Callable[[], int] | None = None
-    """grows while it does not hang; None: that cannot be seen"""
-    is_up: bool = False
-    restarts: int = 0
-    barren: int = 0
-    """lives in a row in which nothing was achieved"""
-    due: float | None = None
-    """when its next life may begin; None: it lives"""
-    began: float = 0.0
-    """its life"""
-    had_achieved: int = 0
-    """before that"""
-    seen: int = -1
-    """its last sign of life, ..."""
-    seen_at: float = 0.0
-    """... and when that came"""
-    stalls: bool = False
-    killed: tuple[str, str] | None = None
-    """what the matter was, and more of it"""
-    joined: str = ""
-    """who brought it: such a worker came by itself, and nobody starts it again"""
-    is_needed: bool = False
-    """if it is given up, so is the run"""
-
-
 class Roster:
     """The lanes of one run and who works there; and the evaluator."""
 
@@ -101,7 +72,7 @@ class Roster:
         """`begin` is sent to each worker that is ready; its environment must be of `spec`."""
         self._ring, self._server, self._crew, self._metrics = ring, server, crew, metrics
         self._spec, self._begin, self._limits = spec, begin, limits
-        self._posts: dict[str, _Post] = {}
+        self._posts: dict[str, Post] = {}
         self._clock = 0.0
         self._looked = time.monotonic()
 
@@ -119,24 +90,33 @@ class Roster:
         for lane in np.flatnonzero(self._ring.wanted).tolist():
             self._open_post(lane, hired)
 
-    def keep(self, name: str, hire: Callable[[], None], achieved: Callable[[], int], is_needed: bool = True) -> None:
+    def keep(
+        self,
+        name: str,
+        hire: Callable[[], None],
+        achieved: Callable[[], int],
+        alive: Callable[[], int] | None = None,
+        is_needed: bool = True,
+    ) -> None:
         """Start somebody without a lane, and again when it is lost. If that does no good, the run ends; or, if it is
-        not needed, goes on without."""
-        post = self._posts[name] = _Post(hire, achieved, is_needed=is_needed)
+        not needed, goes on without. `alive` grows while it does not hang, if that can be seen."""
+        post = self._posts[name] = Post(hire, achieved, alive, is_needed=is_needed)
         self._hire(name, post)
 
-    def ready(self, name: str, spec: EnvSpec) -> None:
-        """Its environment is up: it begins, if that is the environment that the first one had."""
+    def ready(self, name: str, spec: EnvSpec) -> bool:
+        """Its environment is up: it begins, if that is the environment that the first one had. False if it was told to
+        leave meanwhile."""
         post, lane = self._posts.get(name), self._lane_of(name)
         wanted = self._spec if lane is not None else replace(self._spec, num_agents=spec.num_agents)
         if post is None:
-            return
+            return False
         if spec != wanted:
             self.kill(name, "does not fit", f"it has {spec}, the first one ready had {wanted}")
-            return
+            return True
         post.is_up, post.seen_at = True, self._clock
         if lane is not None:
             self._ring.at_work[lane] = self._server.send(name, self._begin)
+        return True
 
     def lost(self, loss: Loss) -> None:
         """Somebody has died: there will be another one, or not. Raises WorkerLost if too few are left."""
@@ -153,10 +133,13 @@ class Roster:
             del self._posts[loss.worker]
             return
         post.is_up, post.killed = False, None
-        post.barren = 0 if post.achieved() > post.had_achieved else post.barren + 1
+        has_lived = loss.event != _NOT_STARTED  # else the machine had no room, and may have it later
+        if has_lived:
+            post.barren = 0 if post.achieved() > post.had_achieved else post.barren + 1
         post.restarts += 1
         if post.restarts <= self._limits.max_restarts and post.barren < _BARREN:
-            post.due = post.began + _THEN_EVERY_S if post.restarts > _AT_ONCE else self._clock
+            at_once = has_lived and post.restarts <= _AT_ONCE
+            post.due = self._clock if at_once else post.began + _THEN_EVERY_S
             return
         del self._posts[loss.worker]
         left = sum(1 for _ in self._lanes())
@@ -165,14 +148,17 @@ class Roster:
             raise WorkerLost(loss)
 
     def attend(self) -> None:
-        """Start who is due, and kill who hangs. Raises OSError if a process cannot be started."""
+        """Start who is due, and kill who hangs. Raises WorkerLost as `lost` does."""
         now = time.monotonic()
         self._clock += min(now - self._looked, _LONGEST_TICK_S)
         self._looked = now
-        for name, post in self._posts.items():
+        for name, post in list(self._posts.items()):
             if post.due is not None:
                 if self._clock >= post.due and not self._crew.has(name):
-                    self._hire(name, post)
+                    try:
+                        self._hire(name, post)
+                    except OSError as error:
+                        self.lost(Loss(name, _NOT_STARTED, str(error)))
             elif not post.is_up:
                 self._kill_if_late(name, post, post.began, self._limits.launch_s, "come up")
             elif post.alive is not None:
@@ -187,10 +173,17 @@ class Roster:
 
     def add(self, count: int) -> str:
         """Start more workers; says which. Raises ValueError or MemoryError if there is no room, OSError if a process
-        cannot be started."""
+        cannot be started: then there are no more than before."""
         lanes = self._make_room(count)
-        for lane in lanes:
-            self._open_post(lane)
+        for started, lane in enumerate(lanes):
+            try:
+                self._open_post(lane)
+            except OSError:
+                del self._posts[worker_name(lane)]
+                self._ring.wanted[lane] = False
+                for each in lanes[:started]:
+                    self._see_out(each)
+                raise
         return f"start: {', '.join(map(worker_name, lanes))}"
 
     def admit(self, count: int, who: str) -> list[int]:
@@ -216,15 +209,19 @@ class Roster:
         least = max(self._limits.min_workers, 1)
         if count > len(lanes) - least:
             raise ValueError(f"workers -{count}: there are {len(lanes)}, and {least} must stay; stop ends the run")
-        for lane, name in lanes[-count:]:
-            post = self._posts.pop(name)
-            self._ring.at_work[lane] = self._ring.wanted[lane] = False
-            self._ring.stop(lane)
-            if post.due is None:
-                self._server.send(name, Stop())
-                self._crew.dismiss(name)
-            self._note(name, "leaves", "")
+        for lane, _ in lanes[-count:]:
+            self._see_out(lane)
         return f"leave: {', '.join(name for _, name in lanes[-count:])}"
+
+    def _see_out(self, lane: int) -> None:
+        name = worker_name(lane)
+        post = self._posts.pop(name)
+        self._ring.at_work[lane] = self._ring.wanted[lane] = False
+        self._ring.stop(lane)
+        if post.due is None:
+            self._server.send(name, Stop())
+            self._crew.dismiss(name)
+        self._note(name, "leaves", "")
 
     def _make_room(self, count: int) -> list[int]:
         """So many lanes on which nobody is. Raises ValueError or MemoryError if there is no room."""
@@ -251,7 +248,7 @@ class Roster:
     def _open_post(self, lane: int, hired: bool = False, joined: str = "") -> None:
         self._ring.wanted[lane] = not joined
         words = self._ring.words[lane]
-        post = self._posts[worker_name(lane)] = _Post(
+        post = self._posts[worker_name(lane)] = Post(
             hire=lambda: self._crew.hire(lane, words.item(Word.LIVES)),
             achieved=lambda: words.item(Word.STEPS),
             alive=lambda: words.item(Word.ALIVE),
@@ -259,28 +256,28 @@ class Roster:
         )
         self._hire(worker_name(lane), post, hired)
 
-    def _hire(self, name: str, post: _Post, hired: bool = False) -> None:
+    def _hire(self, name: str, post: Post, hired: bool = False) -> None:
+        post.due, post.began, post.had_achieved = None, self._clock, post.achieved()
         if not hired:
             post.hire()
-        post.due, post.began, post.had_achieved = None, self._clock, post.achieved()
         lane = self._lane_of(name)
         epoch = None if lane is None else self._ring.words.item(lane, Word.LIVES)
         event = "joins" if post.joined else "restarted" if post.restarts else "started"
         more = {"detail": post.joined} if post.joined else {}
         self._metrics.write("worker", worker=name, event=event, epoch=epoch, **more)
 
-    def _look_after(self, name: str, post: _Post, seen: int) -> None:
+    def _look_after(self, name: str, post: Post, seen: int) -> None:
         if seen != post.seen:
             if post.stalls:
                 self._note(name, "goes on", f"after {self._clock - post.seen_at:.1f} s")
             post.seen, post.seen_at, post.stalls = seen, self._clock, False
         elif self._clock - post.seen_at > _STALL_S and not post.stalls:
             post.stalls = True
-            self._note(name, "stalls", f"no step has ended for {_STALL_S:.0f} s")
+            self._note(name, "stalls", f"no sign of life for {_STALL_S:.0f} s")
         else:
-            self._kill_if_late(name, post, post.seen_at, self._limits.hang_s, "end a step or a reset")
+            self._kill_if_late(name, post, post.seen_at, self._limits.hang_s, "end a step, a reset or a turn")
 
-    def _kill_if_late(self, name: str, post: _Post, since: float, limit_s: float, what: str) -> None:
+    def _kill_if_late(self, name: str, post: Post, since: float, limit_s: float, what: str) -> None:
         if self._clock - since > limit_s:
             self.kill(name, "hangs", f"has not managed to {what} in {limit_s:g} s")
 

@@ -23,6 +23,7 @@ from core.learner import Learner
 from core.metrics import Metrics, finite
 from core.ring import Word
 from core.roster import Roster
+from core.watch import Interrupted
 from core.weights import Published
 
 _NOT_AWAITED = 0
@@ -37,6 +38,8 @@ _ANSWER_S = 10.0
 """how long a worker may take for what it is asked to do, ..."""
 _LAST_WORDS_S = 0.5
 """... and how long after it has left an answer may be on its way"""
+_LAST_ORDERS_S = 0.5
+"""how long those are answered that came when the run was over"""
 
 
 class Refused(ValueError):
@@ -50,7 +53,7 @@ class Change(NamedTuple):
     algo: Any | None
     """the algorithm's options as they would be; None: it is for the environments"""
     keep: Callable[[], None]
-    """call it when it is done: whoever starts later, or goes on with the run, has it so"""
+    """call it when it is done, or before: whoever starts later, or goes on with the run, has it so. Raises OSError"""
 
 
 @dataclass
@@ -107,7 +110,7 @@ class Steering:
         }
 
     def obey(self, order: Order) -> None:
-        """Do it, or have it done; the answer is sent now, or when a worker has answered."""
+        """Do it, or have it done; the answer is sent now, or when a worker has answered. Raises Interrupted."""
         verb, *rest = order.words or [""]
         if verb not in _QUESTIONS:
             order = msgspec.structs.replace(order, number=next(self._arrivals))
@@ -121,6 +124,9 @@ class Steering:
             if rest and usage == verb:
                 raise Refused(f"{verb} takes nothing behind it, and there is {' '.join(rest)!r}")
             what = act(rest, order)
+        except Interrupted:
+            self._answer(order, False, "the run has ended")
+            raise
         except (ValueError, MemoryError, OSError) as refused:
             self._answer(order, False, str(refused)[:_LONGEST_REFUSAL])
         else:
@@ -156,10 +162,17 @@ class Steering:
             self._answer(pending.order, False, f"{', '.join(sorted(pending.last_words))} has left")
             return
         refusals = [each for each in pending.answers if not each.done]
-        if pending.keep is not None and not refusals:
-            pending.keep()
         told = (refusals or pending.answers)[0]
-        self._answer(pending.order, told.done, told.what)
+        done, what = told.done, told.what
+        if pending.keep is not None and done:
+            try:
+                pending.keep()
+            except OSError as error:
+                done, what = (
+                    False,
+                    f"{what}, but not for who starts later: it cannot be kept ({error})",
+                )
+        self._answer(pending.order, done, what)
 
     def attend(self) -> None:
         """Answer for workers that do not."""
@@ -180,9 +193,11 @@ class Steering:
         """The run is over: so are the orders that nobody obeyed."""
         for pending in self._pending.values():
             self._answer(pending.order, False, "the run has ended")
-        for order in [report for report in self._server.receive() if isinstance(report, Order)]:
-            self._answer(order, False, "the run has ended")
         self._pending.clear()
+        deadline = time.monotonic() + _LAST_ORDERS_S  # somebody may go on sending
+        while time.monotonic() < deadline and (reports := self._server.receive()):
+            for order in [report for report in reports if isinstance(report, Order)]:
+                self._answer(order, False, "the run has ended")
 
     def _answer(self, order: Order, done: bool, what: str) -> None:
         if order.number:
@@ -256,8 +271,8 @@ class Steering:
             self._server.send(EVALUATOR, Set(_NOT_AWAITED, key, change.value))  # it may be busy for long
             self._have_done(order, workers, lambda number: Set(number, key, change.value), change.keep)
             return None
+        change.keep()  # first: if that cannot be, nothing is changed
         self._learner.configure(change.algo)
-        change.keep()
         return f"{key} = {change.value}"
 
     def _workers(self, rest: list[str], order: Order) -> str:

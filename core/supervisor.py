@@ -50,7 +50,8 @@ class Supervisor:
     def start(self, name: str, module: str, config: object) -> None:
         """Start `python -m module CONFIG`, where CONFIG is `config` as JSON.
 
-        What it prints goes to <log_dir>/<name>.log, or to our own output without a log_dir.
+        What it prints goes to <log_dir>/<name>.log, or to our own output without a log_dir. Raises OSError if it cannot
+        be started.
         """
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -64,6 +65,7 @@ class Supervisor:
         with contextlib.ExitStack() as opened:
             log = None
             if self._log_dir is not None:
+                self._log_dir.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
                 log = opened.enter_context(open(self._log_dir / f"{name}.log", "wb"))
             self._children[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
@@ -118,10 +120,13 @@ class Supervisor:
 
 
 def _end_of(file: Path) -> str:
-    """Its last lines; not all is read, an environment may have printed for days."""
-    with open(file, "rb") as log:
-        log.seek(max(file.stat().st_size - _LOG_BYTES, 0))
-        printed = log.read().decode(errors="replace")
+    """Its last lines; not all is read, an environment may have printed for days. Of a log that is gone, none."""
+    try:
+        with open(file, "rb") as log:
+            log.seek(max(file.stat().st_size - _LOG_BYTES, 0))
+            printed = log.read().decode(errors="replace")
+    except OSError:
+        return ""
     return "\n".join(printed.splitlines()[-_LOG_LINES:])
 
 

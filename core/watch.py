@@ -76,7 +76,7 @@ class Watch:
                     raise ValueError(loss.refusal)
                 raise WorkerLost(loss)
             heard += reports
-            for report in heard:
+            for report in reports:
                 if isinstance(report, Ready):
                     return report.spec, heard
             if interrupted():

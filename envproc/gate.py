@@ -21,7 +21,7 @@ import zmq
 
 from core.admission import Admission, keys_of_clients, place_of, secret_key
 from core.control import MALFORMED, MAX_BYTES, Begin, Client, Ready, Stop
-from core.joining import GATE, Admitted, Expel, Joins, TurnedAway
+from core.joining import GATE, Admitted, Alive, Expel, Joins, TurnedAway
 from core.link import (
     BATCH_BYTES,
     LONG_TURN_MS,
@@ -59,6 +59,7 @@ _AT_ONCE = 200
 _WAITING = 100
 """messages of one collector, beyond which its connection stands still"""
 _LAST_WORDS_MS = 500
+_SIGN_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Gate:
         self._guests: dict[bytes, Guest] = {}
         self._stopping = False
         self._num_refused = self._num_told = 0
+        self._sign_at = 0.0
         context = zmq.Context()
         self._opened.callback(context.destroy, linger=_LAST_WORDS_MS)
         self._socket = context.socket(zmq.ROUTER)
@@ -138,6 +140,9 @@ class Gate:
         if more := self._admission.num_refused + self._num_refused - self._num_told:
             self._client.send(TurnedAway(GATE, more))
             self._num_told += more
+        if (now := time.monotonic()) >= self._sign_at:
+            self._client.send(Alive(GATE))
+            self._sign_at = now + _SIGN_EVERY_S
 
     def _nap_ms(self) -> int:
         if any(guest.waits for guest in self._guests.values()):

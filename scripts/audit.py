@@ -47,14 +47,23 @@ def main(arguments: list[str]) -> int:
     try:
         options = read_command_line(Options, arguments, "python -m scripts.audit")
         records = read_records(find_run(options.run, options.runs_dir))
+        found, told = _read(records)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
-    found = [broken for session in sessions(records) for broken in violations(session)]
     for broken in found:
         print(broken)
-    print(f"{len(records):,} records, {counts(records)}: {len(found)} violations")
+    print(f"{len(records):,} records, {told}: {len(found)} violations")
     return BROKEN if found else CLEAN
+
+
+def _read(records: list[Record]) -> tuple[list[str], str]:
+    """What did not hold, and what happened. Raises UsageError if there are records which no run writes."""
+    try:
+        return [broken for session in sessions(records) for broken in violations(session)], counts(records)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"these are not the records of a run, or of another version's ({what})") from error
 
 
 def sessions(records: list[Record]) -> list[list[Record]]:

@@ -10,6 +10,7 @@ from typing import Protocol
 from core import roster
 from core.control import Client, Server, Stop
 from core.supervisor import Supervisor
+from core.watch import Interrupted
 from envproc.evaluator import Evaluator, EvaluatorConfig
 from envproc.worker import Worker, WorkerConfig
 
@@ -31,11 +32,22 @@ class Crew(roster.Crew, Protocol):
 class Processes:
     """Each worker, and the evaluator, a process of its own. They work by themselves."""
 
-    def __init__(self, supervisor: Supervisor, server: Server, config_of: Callable[[int, int], WorkerConfig]) -> None:
-        """`config_of`: what a worker is told at birth, by its lane and epoch."""
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        server: Server,
+        config_of: Callable[[int, int], WorkerConfig],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """`config_of`: what a worker is told at birth, by its lane and epoch; `interrupted`: whether the run is to
+        end."""
         self._supervisor, self._server, self._config_of = supervisor, server, config_of
+        self._interrupted = interrupted
 
     def hire(self, lane: int, epoch: int) -> None:
+        """Raises Interrupted: to start many, one after the other, takes long."""
+        if self._interrupted():
+            raise Interrupted
         config = self._config_of(lane, epoch)
         self._supervisor.start(config.name, "envproc.worker", config)
 
@@ -61,8 +73,8 @@ class Processes:
 class InThisProcess:
     """The same objects that the processes run, turned by hand: one thread, one process, for a debugger."""
 
-    def __init__(self, interrupted: Callable[[], bool], config_of: Callable[[int, int], WorkerConfig]) -> None:
-        """`interrupted` tells whether the run is to end: an evaluation stops then. `config_of` as of Processes."""
+    def __init__(self, config_of: Callable[[int, int], WorkerConfig], interrupted: Callable[[], bool]) -> None:
+        """As of Processes; an evaluation stops, too, when the run is to end."""
         self._interrupted, self._config_of = interrupted, config_of
         self._turned: dict[str, Worker | Evaluator] = {}
         self._opened: dict[str, contextlib.ExitStack] = {}

@@ -66,7 +66,11 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     if reply is None:
-        print(f"error: no answer for {ANSWER_S} s", file=sys.stderr)
+        print(
+            f"error: no answer for {ANSWER_S} s; a job that is busy, as with a checkpoint, may still obey: before you "
+            f"repeat it, see what the run's metrics.jsonl has of the kind command, or ask for status",
+            file=sys.stderr,
+        )
         return SILENT
     print(reply.what, file=sys.stdout if reply.done else sys.stderr)
     return DONE if reply.done else REFUSED

@@ -28,6 +28,8 @@ _THREADS = 3
 """of each worker: its own and two of ZeroMQ"""
 _LOGS = 2**20
 """bytes of records of the first minutes"""
+_WORKERS_OF_A_CORE = 64
+"""at most: it takes a second to start one of so many, and each of them waits that long for its next turn"""
 _BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 
 
@@ -48,6 +50,11 @@ def check_machine(options: Options[Any]) -> None:
     home = _existing(options.runs_dir)
     if home.is_dir() and not os.access(home, os.W_OK | os.X_OK):
         raise ValueError(f"--runs-dir {options.runs_dir}: {home} may not be written to; give another")
+    if not single and options.workers > (most := _WORKERS_OF_A_CORE * num_cores()):
+        raise ValueError(
+            f"{options.workers} workers on {num_cores()} cores would do little but start; {most} may be, and fewer "
+            "--workers, with more --copies, are faster"
+        )
 
 
 def check_memory(options: Options[Any], shared: int) -> None:

@@ -103,6 +103,18 @@ class RankDirectory:
         """Nothing is open."""
 
 
+def is_taken(directory: Path) -> bool:
+    """Whether a process has it, as far as that can be known."""
+    try:
+        import fcntl
+
+        with open(directory / _LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return True
+    return False
+
+
 def name_of(algorithm: str, env: str) -> str:
     """For a run that was given no name."""
     env = "".join(letter if letter.isalnum() else "-" for letter in env.rstrip("/").rpartition("/")[2].lower())

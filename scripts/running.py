@@ -14,10 +14,11 @@ import zmq
 from core.admission import HANDSHAKE_FAILED, use_keys
 from core.control import MAX_BYTES, OPERATOR, Order, Reply
 from scripts.command_line import UsageError
+from scripts.run_directory import is_taken
 from scripts.runs import CONTROL, find_run
 
 ANSWER_S = 15
-"""how long an answer may take"""
+"""how long an answer may take; of a job that is busy, as with a checkpoint, it may still come, and nobody hear it"""
 
 
 class Running(NamedTuple):
@@ -49,6 +50,8 @@ def find_running(run: str, runs_dir: Path) -> list[Running]:
         try:
             told = msgspec.json.decode(file.read_bytes(), type=_Told)
             os.kill(told.pid, 0)  # a job that was killed has left its file
+            if not is_taken(directory):  # and another process may have its pid by now
+                continue
             found.append(Running(directory.resolve(), told.address, told.pid, file.stat().st_mtime))
         except (OSError, OverflowError, msgspec.MsgspecError):
             continue

@@ -18,7 +18,7 @@ class Settings:
     """The options of a run as they are now."""
 
     def __init__(self, options: Options[Any], changed: Callable[[], None]) -> None:
-        """`changed` is called after each change."""
+        """`changed` is called after each change, and writes it down. It may raise OSError; then there was none."""
         self.options = options
         self._changed = changed
 
@@ -29,7 +29,8 @@ class Settings:
     def change(self, key: str, text: str) -> Change:
         """What it would be to set `key` to what `text` says; nothing is changed yet.
 
-        Raises ValueError if there is no such key, it is fixed for the whole run, or the value cannot be meant.
+        Raises ValueError if there is no such key, it is fixed for the whole run, or the value cannot be meant; OSError
+        if it could not be kept.
         """
         group, _, name = key.partition(".")
         if group == "env" and name:
@@ -45,15 +46,19 @@ class Settings:
         except msgspec.ValidationError as error:
             raise ValueError(f"{key} {text}: it must be a {kind.__name__}") from error
         after = replace(before, **{name: value})
-        keep = self._keeper(replace(self.options, **{group: after}))
-        return Change(value, after if group == "algo" else None, keep)
+        options = replace(self.options, **{group: after})
+        return Change(value, after, self._keeper(options)) if group == "algo" else self._of_envs(value, options)
 
     def _parameter(self, name: str, text: str) -> Change:
         options = self.options
         others = [each for each in options.env_params if each.partition("=")[0] != name]
         after = replace(options, env_params=(*others, f"{name}={text}"))
         value = after.env_config.parameters()[name]
-        return Change(value, None, self._keeper(after))
+        return self._of_envs(value, after)
+
+    def _of_envs(self, value: Any, options: Options[Any]) -> Change:
+        self._changed()  # nothing is yet; but if that cannot be written, it is known before they hear of it
+        return Change(value, None, self._keeper(options))
 
     def _keys(self) -> list[str]:
         groups = ("algo", "unity") if self.options.env.startswith("unity:") else ("algo",)
@@ -61,7 +66,11 @@ class Settings:
 
     def _keeper(self, options: Options[Any]) -> Callable[[], None]:
         def keep() -> None:
-            self.options = options
-            self._changed()
+            before, self.options = self.options, options
+            try:
+                self._changed()
+            except OSError:
+                self.options = before
+                raise
 
         return keep

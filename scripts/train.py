@@ -141,7 +141,11 @@ def train(plan: Plan) -> int:
         settings = Settings(options, changed)
         supervisor = opened.enter_context(Supervisor(path / "logs"))
         single = options.mode == "single"
-        crew: Crew = InThisProcess(interrupts.asked, config_of) if single else Processes(supervisor, server, config_of)
+        crew: Crew
+        if single:
+            crew = InThisProcess(config_of, interrupts.asked)
+        else:
+            crew = Processes(supervisor, server, config_of, interrupts.asked)
         # what starts in this process would not let go before it is up
         launching = interrupts.raised if single else contextlib.nullcontext
         opened.callback(crew.stop)
@@ -216,7 +220,8 @@ def train(plan: Plan) -> int:
                 if evaluations.wanted:
                     roster.keep(EVALUATOR, hire_evaluator, lambda: evaluations.count)
                 if options.listen:
-                    roster.keep(GATE, hire_gate, lambda: collectors.num_admitted, is_needed=False)
+                    come, alive = lambda: collectors.num_admitted, lambda: collectors.signs_of_gate
+                    roster.keep(GATE, hire_gate, come, alive, is_needed=False)
             job.note(heard)
             if refusal := export_refusal(parts, options):  # better now than at the end
                 metrics.write("export", refusal=refusal)

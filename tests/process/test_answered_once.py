@@ -12,7 +12,8 @@ import pytest
 
 from core import steering
 from core.control import Answer, Command, Order, Renew, Reply, Reset, Set, Stop
-from core.steering import Steering
+from core.steering import Change, Steering
+from core.watch import Interrupted
 from tests.process.callers import Operator
 from tests.process.lane import Lane
 from tests.process.runs import TOYS, Start, wait_until
@@ -27,13 +28,22 @@ class Desk:
         self.late: list[Order] = []
         self.there = {"worker-0", "worker-1"}
         workers: Any = SimpleNamespace(at_work=["worker-0", "worker-1"], has=self.there.__contains__)
-        server: Any = SimpleNamespace(send=self._send, receive=lambda: self.late)
-        anything: Any = SimpleNamespace(agent_steps=0, updates=0, write=lambda *_, **__: None)
-        self.steering = Steering(server, anything, anything, workers, anything, anything, False, anything)
+        self.workers = workers
+        server: Any = SimpleNamespace(send=self._send, receive=self._receive)
+        self.configured: list[Any] = []
+        self.change: Any = None
+        anything: Any = SimpleNamespace(
+            agent_steps=0, updates=0, write=lambda *_, **__: None, configure=self.configured.append
+        )
+        self.steering = Steering(server, anything, anything, workers, lambda *_: self.change, anything, False, anything)
 
     def _send(self, name: str, command: Command) -> bool:
         self.sent.append((name, command))
         return True
+
+    def _receive(self) -> list[Order]:
+        late, self.late = self.late, []
+        return late
 
     def order(self, request: int, *words: str) -> int:
         """The number under which the worker was asked."""
@@ -101,6 +111,45 @@ def test_what_two_were_asked_is_done_when_one_did_it_and_one_has_left(
     assert not desk.replies and not kept  # worker-0 has its time
     desk.steering.heard(Answer("worker-0", asked.request, True, "gravity = 4"))
     assert desk.replies == [(5, True, "gravity = 4")] and kept == [4.0]
+
+
+def test_what_was_done_and_could_not_be_kept_is_answered_once_with_both() -> None:
+    desk = Desk()
+
+    def keep() -> None:
+        raise OSError("no space")
+
+    order = Order(5, ["set", "env.gravity", "4"], "operator-1")
+    desk.steering._have_done(order, ["worker-0"], lambda number: Set(number, "gravity", 4.0), keep)
+    asked = desk.sent[-1][1]
+    assert isinstance(asked, Set)
+    desk.steering.heard(Answer("worker-0", asked.request, True, "gravity = 4"))
+    ((request, done, what),) = desk.replies
+    assert (request, done) == (5, False) and "gravity = 4" in what and "no space" in what
+
+
+def test_an_algorithm_goes_on_as_before_where_its_options_cannot_be_kept() -> None:
+    desk = Desk()
+
+    def keep() -> None:
+        raise OSError("no space")
+
+    desk.change = Change(3e-5, object(), keep)
+    desk.steering.obey(Order(5, ["set", "algo.actor_lr", "3e-5"], "operator-1"))
+    assert desk.replies == [(5, False, "no space")] and not desk.configured
+
+
+def test_an_order_that_is_interrupted_is_answered_once_too() -> None:
+    desk = Desk()
+
+    def add(count: int) -> str:
+        raise Interrupted
+
+    desk.workers.add = add
+    with pytest.raises(Interrupted):
+        desk.steering.obey(Order(5, ["workers", "+20"], "operator-1"))
+    desk.steering.close()
+    assert desk.replies == [(5, False, "the run has ended")]
 
 
 def test_when_the_run_ends_orders_that_wait_and_those_that_just_came_are_answered() -> None:

@@ -220,3 +220,22 @@ def test_a_run_that_goes_on_later_has_the_rows_and_not_the_workers_of_its_collec
     session = audit.sessions(run.records())[-1]
     started = {each["worker"] for each in session if each["kind"] == "worker" and each["event"] == "started"}
     assert started == {"worker-0", "gate", "evaluator"} and run.summary["agent_steps"] >= steps + 1000
+
+
+@pytest.mark.thorough
+def test_a_gate_that_hangs_is_killed_and_nobody_waits_for_its_collectors(listen: Listen) -> None:
+    """Here the learner does: it needs every worker's rows."""
+    job = listen("--env", f"{TOYS}:Slow", *ORDERED.split(), "--hang-s", 8, algorithm="ppo")
+    collector = job.join()
+    job.await_steps(0, 1)
+    (gate,) = job.run.children("envproc.gate")
+    os.kill(gate, signal.SIGSTOP)
+    assert "in 8 s" in job.await_event("gate", "hangs")["detail"]
+    job.await_event("gate", "restarted")
+    before = job.run.records("progress")[-1]["updates"]
+    job.run.wait_for_record(lambda record: record.get("updates", 0) > before + 5)
+    assert collector.wait()[0] == 3
+    again = job.join()
+    job.await_steps(0, 1)
+    job.stop()
+    assert again.wait()[0] == 0

@@ -144,6 +144,23 @@ def test_everybody_is_answered_who_asks_at_the_same_time(job: Run) -> None:
     assert len(replies) == 8 and all(reply is not None and reply.done for reply in replies)
 
 
+def test_what_cannot_be_kept_is_not_set(job: Run, tell: Tell) -> None:
+    config, in_the_way = job.directory / "config.json", job.directory / ".config.json.unfinished"
+    before = config.read_bytes()
+    in_the_way.mkdir()  # stands for a full disk
+    for key, value in (("algo.actor_lr", 3e-5), ("env.gravity", 7)):
+        code, told = tell("set", key, value)
+        assert code == 1 and str(in_the_way) in told
+    in_the_way.rmdir()
+    assert config.read_bytes() == before
+    assert tell("set", "algo.sigma", 0.3)[0] == 0
+    now = json.loads(config.read_text())
+    assert now["algo"].pop("sigma") == 0.3, "and nothing else"
+    was = json.loads(before)
+    del was["algo"]["sigma"]
+    assert now == was
+
+
 def test_an_option_of_the_algorithm_is_set_in_the_middle_of_the_run(job: Run, tell: Tell) -> None:
     assert tell("set", "algo.actor_lr", "5e-4") == (0, "algo.actor_lr = 0.0005\n")
     assert tell("set", "algo.replay_ratio", 16)[0] == 0

@@ -8,15 +8,20 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
 from core.checkpoint import load_policy
+from core.control import worker_name
+from core.watch import Interrupted
+from scripts.crew import Processes
 from tests.process.runs import TOYS, Run, Start, wait_until
 
 SOON_S = 5.0
 LONG = ("--workers", 2, "--steps", 10**9)
+MANY = ("--workers", 30, "--steps", 10**9)
 SHORT = ("--workers", 2, "--steps", 2000)
 
 
@@ -35,6 +40,10 @@ def importing(run: Run) -> bool:
 
 def starting(run: Run) -> bool:
     return bool(run.children("envproc.evaluator"))
+
+
+def first_started(run: Run) -> bool:
+    return bool(run.records("worker"))
 
 
 def training(run: Run) -> bool:
@@ -60,6 +69,7 @@ MORE = {
     "SIGTERM during the imports": Case(LONG, importing, signal.SIGTERM),
     "SIGTERM during the run": Case(LONG, training, signal.SIGTERM),
     "SIGINT while workers start": Case(LONG, starting),
+    "SIGTERM while many workers start": Case(MANY, first_started, signal.SIGTERM),
     "SIGINT during the final evaluation": Case((*SHORT, "--env", f"{TOYS}:LongEvaluations"), evaluating),
 }
 YET_MORE = {
@@ -103,6 +113,18 @@ def test_a_run_that_is_interrupted_ends_in_order(name: str, outcomes: dict[str, 
 @pytest.mark.parametrize("name", MORE)
 def test_a_run_that_is_interrupted_at_another_moment_ends_in_order(name: str, start: Start) -> None:
     check(interrupt(start(*MORE[name].options), MORE[name]), saves=True)
+
+
+def test_when_the_run_is_to_end_no_worker_is_started_any_more() -> None:
+    hired: list[str] = []
+    supervisor: Any = SimpleNamespace(start=lambda name, *_: hired.append(name))
+    config_of: Any = lambda lane, epoch: SimpleNamespace(name=worker_name(lane))  # noqa: E731
+    nobody: Any = None
+    crew = Processes(supervisor, nobody, config_of, interrupted=lambda: len(hired) >= 2)
+    with pytest.raises(Interrupted):
+        for lane in range(30):
+            crew.hire(lane, 0)
+    assert hired == ["worker-0", "worker-1"]
 
 
 @pytest.mark.slow

@@ -222,6 +222,14 @@ def test_more_workers_than_the_cores_can_turn_are_noted(
     assert capsys.readouterr().err == "", "there are no processes"
 
 
+def test_many_more_workers_than_the_cores_can_even_start_are_refused() -> None:
+    most = 64 * num_cores()
+    check_machine(Options(None, workers=most))
+    with pytest.raises(ValueError, match=rf"{most + 1} workers on {num_cores()} cores.* {most} .*--workers.*--copies"):
+        check_machine(Options(None, workers=most + 1))
+    check_machine(Options(None, workers=most + 1, mode="single"))
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(num_cores() == 1, reason="there is nothing to lose")
 def test_a_setting_that_holds_all_processes_on_one_core_is_noted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from typing import Any
@@ -51,6 +52,17 @@ def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str,
     assert status(run)["workers"][1]["epoch"] == 0
     assert events(run, "worker-0") == ["ready", "died", "restarted", "ready"]
     assert events(run, "worker-1") == ["ready"]
+    stop(run)
+
+
+@pytest.mark.thorough
+def test_a_worker_is_replaced_where_the_logs_were_deleted(start: Start) -> None:
+    run = start(*FOREVER)
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    shutil.rmtree(run.directory / "logs")
+    os.kill(next(pid for pid, line in run.processes().items() if '"worker-0"' in line), signal.SIGKILL)
+    wait_until(lambda: events(run, "worker-0") == ["ready", "died", "restarted", "ready"], "the next life")
+    assert (run.directory / "logs" / "worker-0.log").exists()
     stop(run)
 
 

@@ -94,3 +94,15 @@ def test_damaged_records_are_told_in_one_line(
     assert program.main(["run", "--runs-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and ("no records" if not damaged else "metrics.jsonl, line 1, is no record") in told
+
+
+@pytest.mark.parametrize("strange", [{"kind": "progress"}, {"kind": "worker"}, {"kind": "env", "wall_s": "x"}])
+def test_records_that_no_run_writes_are_told_in_one_line(
+    strange: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    records = [{**CONFIG, "wall_s": 0.0}, strange]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    assert audit.main(["run", "--runs-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert not told.out and told.err.startswith("error: ") and told.err.count("\n") == 1

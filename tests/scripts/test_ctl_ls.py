@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ctl
+from scripts import ctl, running
+from scripts.command_line import UsageError
+from scripts.run_directory import RunDirectory
 
 DEAD = 2**22 + 1
 """a pid that no process has"""
@@ -85,3 +87,24 @@ def test_where_none_is_going_on_that_is_said(tmp_path: Path, capsys: pytest.Capt
     for runs in (tmp_path, tmp_path / "nothing"):
         assert ctl.main(["ls", "--runs-dir", str(runs)]) == 2
         assert capsys.readouterr().err == f"error: no run in {runs} is going on\n"
+
+
+def test_of_an_order_without_an_answer_it_is_told_that_it_may_still_be_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, "one", 0.0, os.getpid())
+    monkeypatch.setattr(running, "ANSWER_S", 0.05)
+    assert ctl.main(["workers", "+1", "--runs-dir", str(tmp_path)]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: no answer for") and "may still obey" in told and "metrics.jsonl" in told
+
+
+def test_a_run_that_was_killed_is_not_going_on_though_another_process_has_its_pid_now(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.listens("ipc:///nowhere", None)
+    assert [each.pid for each in running.find_running("", tmp_path)] == [os.getpid()]
+    told = (run.path / "control.json").read_bytes()
+    run.close()
+    (run.path / "control.json").write_bytes(told)
+    with pytest.raises(UsageError, match="is going on"):
+        running.find_running("", tmp_path)
