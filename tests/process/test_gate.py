@@ -318,6 +318,7 @@ def test_who_finds_no_room_is_told_so(house: House, call: Call) -> None:
     let_in(house, caller, 1)
 
 
+@pytest.mark.thorough
 def test_a_collector_that_nobody_answers_says_so(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envproc.collector._JOIN_S", 0.3)
     address = f"tcp://127.0.0.1:{free_port()}"

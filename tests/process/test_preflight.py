@@ -124,6 +124,7 @@ def test_memory_that_the_ring_leaves_the_smallest_workers_only_is_noted(
     assert capsys.readouterr().err == "", "there are no processes"
 
 
+@pytest.mark.thorough
 def test_open_files_that_do_not_do_are_refused(tmp_path: Path) -> None:
     ended = child(*training(tmp_path, "--workers", 2), limit=limit(resource.RLIMIT_NOFILE, 45, 45))
     assert_refused(ended, "47 open files", "may have 45", "--workers")
