@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 TOYS = "tests/process/toys.py"
 PATIENCE_S = 60.0
 """for what takes three seconds on an idle machine"""
+_PORTS_IN_A_ROW = 8
 
 Record = dict[str, Any]
 
@@ -190,11 +193,13 @@ def commit() -> str:
 
 
 def free_port() -> int:
-    """A TCP port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody has at this moment, nor the next ones; and which the system gives to nobody by itself."""
+    while True:
+        first = random.SystemRandom().randrange(10_000, 30_000)  # tests that run beside this one must not find the same
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            for port in range(first, first + _PORTS_IN_A_ROW):
+                opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:

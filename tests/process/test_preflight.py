@@ -79,19 +79,13 @@ def on_a_disk(tmp_path: Path) -> Callable[[str], list[object]]:
     return wrapper
 
 
-def test_where_all_is_well_it_says_nothing_and_takes_no_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = Options(None, env=PLAYER, unity=UnityOptions(base_port=free_port() - 100), workers=1, runs_dir=tmp_path)
-    taken, files = [], resource.getrlimit(resource.RLIMIT_NOFILE)
-    for _ in range(5):
-        begun = time.perf_counter()
-        check_machine(options)
-        check_memory(options, MIB)
-        check_disk(options, MIB, MIB)
-        taken.append(time.perf_counter() - begun)
+def test_where_all_is_well_it_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options(None, env=PLAYER, unity=UnityOptions(base_port=free_port()), workers=1, runs_dir=tmp_path)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    check_machine(options)
+    check_memory(options, MIB)
+    check_disk(options, MIB, MIB)
     assert capsys.readouterr().err == "" and resource.getrlimit(resource.RLIMIT_NOFILE) == files
-    assert min(taken) < 0.05
 
 
 def test_a_ring_larger_than_memory_is_refused_within_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,7 @@ def test_sensors_with_any_names_have_a_field_each() -> None:
     assert {"x", "ä b"} <= set(spec.obs) and spec.obs["action_mask"].dtype == "bool"
 
 
+@pytest.mark.thorough
 def test_policies_for_others_must_have_somebody_to_act_for_and_fit(tmp_path: Path) -> None:
     net = NetSpec({"sight": (1,)}, (), 2, normalize=False)
     spec = EnvSpec({"sight": FieldSpec((1,))}, OurActionSpec((-1, -1), (1, 1)), 1)

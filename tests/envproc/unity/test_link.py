@@ -51,7 +51,7 @@ def assert_same(ours: list[Row], theirs: list[Row]) -> None:
     [
         ("3DBall", 300, ()),
         pytest.param("Grid", 120, (), marks=pytest.mark.thorough),
-        ("Two", 150, ()),
+        pytest.param("Two", 150, (), marks=pytest.mark.thorough),
         ("Spawn", 100, ()),
         pytest.param("Renew", 100, (), marks=pytest.mark.thorough),
         ("Visual", 40, ("--stack-images",)),
@@ -86,7 +86,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         ("exit@1", PlayerDied, "ended with exit code 3"),
         ("exit@3", PlayerDied, "ended with exit code 3"),
         ("crash@2", PlayerDied, "was killed by SIGABRT"),
-        ("status400@2", PlayerDied, "(told us to stop .status 400.|ended with exit code 0)"),
+        pytest.param(
+            "status400@2",
+            PlayerDied,
+            "(told us to stop .status 400.|ended with exit code 0)",
+            marks=pytest.mark.thorough,
+        ),
         ("hang@2", PlayerHangs, r"no answer within 0\.6 s \(--unity\.answer-s allows more\) from the player 3DBall"),
     ],
 )

@@ -205,6 +205,7 @@ def test_a_picture_shows_the_patches_where_they_are_in_every_format() -> None:
         last[one.id] = one.obs[0]
 
 
+@pytest.mark.thorough
 def test_the_same_seed_and_actions_give_the_same_story() -> None:
     stories = []
     for seed in (3, 3, 4):

@@ -65,6 +65,7 @@ def test_big_answers_pass_whatever_windows_the_client_has(server: PlayerServer, 
             exchange(server, call, noise, noise[::-1])
 
 
+@pytest.mark.thorough
 def test_thousands_of_calls_in_a_row(server: PlayerServer) -> None:
     sizes = random.Random(0)
     with client(server.port) as call:

@@ -113,6 +113,7 @@ def still(step: Step) -> Action:
     return Action(np.zeros((len(step.agent), 2), np.float32), np.zeros((len(step.agent), 0), np.int64))
 
 
+@pytest.mark.thorough
 def test_a_reset_is_answered_after_the_step_that_did_it(tmp_path: Path) -> None:
     """A real worker, and agents of both of its players, one of which is at work."""
     random = np.random.default_rng(3)
