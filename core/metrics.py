@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from core.appended import Appended
 from core.tracking import Tracker, tagged
@@ -191,7 +192,8 @@ class LiveScreen:
         else:
             rows.insert(3, ("rollouts", f"{record['rollouts']:,}"))
         for name, value in rows:
-            table.add_row(f"[bold]{name}[/]", value)
+            # no markup: the table is drawn once more with each line that is printed above it, and those have none
+            table.add_row(Text(name, "bold"), Text(value))
         return table
 
     def close(self) -> None:

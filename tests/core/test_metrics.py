@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import shutil
@@ -74,3 +75,13 @@ def test_a_run_whose_directory_is_deleted_goes_on(tmp_path: Path, capsys: pytest
         for step in range(1, 20):
             write(metrics, step)
     assert capsys.readouterr().err == ""
+
+
+def test_in_a_terminal_the_table_is_drawn_without_markup_also_with_what_scrolls_by_above_it(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    figures = dict.fromkeys(("agent_steps", "agent_steps_per_s", "updates", "updates_per_s", "workers", "rollouts"), 1)
+    with Metrics(tmp_path, Console(file=shown, force_terminal=True, width=80), []) as metrics:
+        metrics.write("progress", **figures, return_mean=1.0, weights_lag=0.0, waiting="workers wait [/] 1 %")
+        write(metrics, 2)
+    assert shown.getvalue().count("workers wait [/] 1 %") > 1 and "evaluation after 2 updates" in shown.getvalue()
+    assert "[bold]" not in shown.getvalue()
