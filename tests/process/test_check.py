@@ -34,7 +34,7 @@ def test_a_sound_environment_gets_a_command_to_train_in_it(capsys: pytest.Captur
         ("Raises", "step 10 after reset(1) raised RuntimeError: the motor is hot"),
         ("KillsItself", "its first steps: the process is gone (killed by signal 9; it printed nothing)"),
         ("Leaves", "its first steps: the process is gone (exit code 0; it printed nothing)"),
-        ("Hangs", "its first steps: no answer for 1 s; --patience allows more"),
+        pytest.param("Hangs", "its first steps: no answer for 1 s; --patience allows more", marks=pytest.mark.thorough),
     ],
 )
 def test_a_broken_environment_is_a_line_and_exit_code_3(

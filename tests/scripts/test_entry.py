@@ -44,10 +44,9 @@ run_main(main)
     ("program", "unbuffered"),
     [
         ("ctl", ""),
-        ("train", "1"),
         *(
             pytest.param(*each, marks=pytest.mark.thorough)
-            for each in (("ctl", "1"), ("train", ""), ("audit", ""), ("audit", "1"))
+            for each in (("ctl", "1"), ("train", ""), ("train", "1"), ("audit", ""), ("audit", "1"))
         ),
     ],
 )

@@ -49,7 +49,7 @@ def assert_same(ours: list[Row], theirs: list[Row]) -> None:
 @pytest.mark.parametrize(
     ("scene", "exchanges", "flags"),
     [
-        ("3DBall", 300, ()),
+        ("3DBall", 120, ()),
         pytest.param("Grid", 120, (), marks=pytest.mark.thorough),
         pytest.param("Two", 150, (), marks=pytest.mark.thorough),
         ("Spawn", 100, ()),
