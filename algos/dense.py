@@ -115,14 +115,14 @@ class Chain:
                 torch.ops.aten.threshold_backward.grad_input(grad, said[number], 0, grad_input=grad)
             elif activation == "tanh":
                 torch.ops.aten.tanh_backward.grad_input(grad, said[number], grad_input=grad)
-            is_callers = number == len(said) - 1
-            if not is_callers:
+            is_hidden = number < len(said) - 1  # what belongs to the last one is the caller's
+            if is_hidden:
                 _SPARE.give(said[number])
             yield number, grad
-            done = () if is_callers else (grad,)
-            if number:
-                grad = _product(grad, weight, _SPARE.take(len(grad), weight.shape[1], grad))
-            _SPARE.give(*done)
+            below = _product(grad, weight, _SPARE.take(len(grad), weight.shape[1], grad)) if number else grad
+            if is_hidden:
+                _SPARE.give(grad)
+            grad = below
 
 
 def _activate(x: Tensor, activation: str) -> Tensor:

@@ -11,6 +11,7 @@ A request carries a number, and whoever obeys it answers exactly once with that 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -32,8 +33,7 @@ AT_DOOR = "door-"
 MAX_BYTES = 64 * 1024
 AT_ONCE = 64
 """messages that are read at a time. Whoever sends faster than is obeyed fills ZeroMQ's queue, which has a limit, and
-waits. That starves nobody: a ROUTER takes from its peers in turn, so the report of one comes before the second message
-of another, however many are waiting there; and what is read is far more than all workers say between two looks"""
+waits. That starves nobody: a ROUTER takes from its peers in turn, and all workers say far less between two looks"""
 MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """what the decoder raises for bytes that are no message: wrong types, text that is not Unicode, nesting without end"""
 
@@ -207,10 +207,7 @@ class Server:
     def receive(self) -> list[Report]:
         """What has arrived, so many that something else is done in between. Never waits."""
         reports: list[Report] = [*self._door.receive()] if self._door else []
-        for _ in range(AT_ONCE):
-            if not self.socket.poll(0):
-                break
-            sender, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+        for sender, *parts in arrived(self.socket):
             try:
                 (message,) = parts
                 reports.append(_said_by(sender.decode(), self._decoder.decode(message)))
@@ -248,13 +245,20 @@ def _said_by(sender: str, report: Report) -> Report:
     return report
 
 
+def arrived(socket: zmq.Socket[bytes]) -> Iterator[list[bytes]]:
+    """The parts of each message that has arrived, AT_ONCE of them at most. Never waits."""
+    for _ in range(AT_ONCE):
+        if not socket.poll(0):
+            return
+        yield socket.recv_multipart(zmq.NOBLOCK)
+
+
 def post(socket: zmq.Socket[bytes], receiver: bytes, message: bytes) -> bool:
     """Send it through a ROUTER. False if there is no such receiver (yet), or it has stopped reading."""
-    try:
+    with contextlib.suppress(zmq.ZMQError):
         socket.send_multipart([receiver, message], zmq.NOBLOCK)
-    except zmq.ZMQError:
-        return False
-    return True
+        return True
+    return False
 
 
 class Client:
@@ -276,11 +280,9 @@ class Client:
     def receive(self) -> list[Command]:
         """What has arrived, so many that something else is done in between. Never waits."""
         commands: list[Command] = []
-        for _ in range(AT_ONCE):
-            if not self.socket.poll(0):
-                break
+        for message in (part for parts in arrived(self.socket) for part in parts):
             try:
-                commands.append(self._decoder.decode(self.socket.recv(zmq.NOBLOCK)))
+                commands.append(self._decoder.decode(message))
             except MALFORMED:
                 self.num_refused += 1
         return commands
@@ -288,12 +290,11 @@ class Client:
     def send(self, report: Report) -> None:
         """Never waits: a report that does not fit the queue, or is too long, is dropped and counted."""
         message = msgspec.msgpack.encode(report)
-        sent = False
         with contextlib.suppress(zmq.Again):
             if len(message) <= MAX_BYTES:
                 self.socket.send(message, zmq.NOBLOCK)
-                sent = True
-        self.num_unsent += not sent
+                return
+        self.num_unsent += 1
 
     def close(self) -> None:
         self._context.destroy()

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from core.admission import Admission, keys_of_clients, place_of, secret_key
-from core.control import AT_DOOR, AT_ONCE, MALFORMED, MAX_BYTES, Order, post
+from core.control import AT_DOOR, MALFORMED, MAX_BYTES, Order, arrived, post
 
 _KEYS = "--control-keys"
 
@@ -64,10 +64,7 @@ class Door:
         """What has arrived, so many that something else is done in between. Never waits."""
         self._admission.attend()
         orders: list[Order] = []
-        for _ in range(AT_ONCE):
-            if not self._socket.poll(0):
-                break
-            sender, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        for sender, *parts in arrived(self._socket):
             try:
                 (message,) = parts
                 order = self._decoder.decode(message)

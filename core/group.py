@@ -27,6 +27,7 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from core.types import in_one_line
 from core.watch import Interrupted
 
 _TOLD_AFTER_S = 3.0
@@ -39,6 +40,8 @@ _START_S = 60.0
 """that they may take to find each other"""
 _STORE_S = 2.0
 """that the store may take to answer"""
+_LONGEST = 200
+"""letters of what torch says"""
 
 _joined: Group | None = None
 
@@ -140,7 +143,7 @@ class Group:
                 time.sleep(_NAP_S)
             return msgspec.json.decode(self._store.get(key))
         except RuntimeError as error:  # torch's
-            raise GroupLost(f"nobody can say {key!r}, the store is gone: {_line(error)}") from error
+            raise GroupLost(f"nobody can say {key!r}, the store is gone: {in_one_line(error, _LONGEST)}") from error
 
     def connect(self, device: torch.device, longest_s: float, launch_s: float) -> None:
         """Join: from now on the ranks learn together. `longest_s`: that one may be waited for; `launch_s`: that it may
@@ -159,7 +162,7 @@ class Group:
                 backend, store=self._store, rank=self.rank, world_size=self.size, timeout=limit
             )
         except RuntimeError as error:
-            raise GroupLost(f"the {self.size} ranks cannot reach each other: {_line(error)}") from error
+            raise GroupLost(f"the {self.size} ranks cannot reach each other: {in_one_line(error, _LONGEST)}") from error
         _joined = self
 
     def sum(self, x: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ class Group:
             except RuntimeError as error:
                 waited = time.monotonic() - begun
                 if was_over:  # gloo's own: a connection has ended
-                    raise GroupLost(f"{self._missing()} is gone: {_line(error)}") from error
+                    raise GroupLost(f"{self._missing()} is gone: {in_one_line(error, _LONGEST)}") from error
                 if waited > self._longest_s or (waited > _TOLD_AFTER_S and self.interrupted()):
                     raise GroupLost(f"{self._missing()} has not come for {waited:.0f} s") from error
                 if waited > _TOLD_AFTER_S and not told:
@@ -247,7 +250,3 @@ class Group:
         asking.start()
         asking.join(_STORE_S)
         return found[0] if found else "another rank"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

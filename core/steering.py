@@ -168,10 +168,7 @@ class Steering:
             try:
                 pending.keep()
             except OSError as error:
-                done, what = (
-                    False,
-                    f"{what}, but not for who starts later: it cannot be kept ({error})",
-                )
+                done, what = False, f"{what}, but not for who starts later: it cannot be kept ({error})"
         self._answer(pending.order, done, what)
 
     def attend(self) -> None:

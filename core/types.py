@@ -211,6 +211,11 @@ def require(name: str, value: object, holds: bool, wish: str) -> None:
         raise ValueError(f"{name} {value}; it must be {wish}")
 
 
+def in_one_line(error: BaseException, most: int | None = None) -> str:
+    """What it says, its first `most` letters."""
+    return " ".join(str(error).split())[:most]
+
+
 class Algorithm(Protocol):
     """The learning object. One file in algos/ each; no base class.
 

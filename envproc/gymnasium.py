@@ -162,14 +162,11 @@ class GymnasiumEnv:
         else:
             (only,) = self._as_given.values()
             only[copy] = obs
-        if self._allowed is not None and info is None:
-            self._allowed[copy] = True
-        elif self._allowed is not None and info is not None:
-            if ACTION_MASK not in info:
-                raise EnvFailed(
-                    f"{self._env_id} gave no {ACTION_MASK!r} in an info, but did before; give it in every one"
-                )
-            self._allowed[copy] = flat(info[ACTION_MASK])
+        if self._allowed is None:
+            return
+        if info is not None and ACTION_MASK not in info:
+            raise EnvFailed(f"{self._env_id} gave no {ACTION_MASK!r} in an info, but did before; give it in every one")
+        self._allowed[copy] = True if info is None else flat(info[ACTION_MASK])
 
     def _step(self, ended: list[int]) -> Step:
         who = np.array(ended, np.int64)

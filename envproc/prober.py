@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
-from core.types import EnvSpec
+from core.types import EnvSpec, in_one_line
 from envproc import EnvConfig, make_env
 from envproc.contract import Broken
 from envproc.env import Env, Place
@@ -101,7 +101,7 @@ def examine(config: EnvConfig, tell: Tell) -> None:
             tell(Finding("BAD", str(broken)))
             tell(Finding("note", "what comes after that was not looked at"))
         except ValueError as error:
-            tell(Refused(" ".join(str(error).split())))
+            tell(Refused(in_one_line(error)))
             return
         tell(Began("closing it"))
 
@@ -223,11 +223,10 @@ def main() -> NoReturn:
                 examine(config.env, tell)
         except Broken as broken:
             tell(Finding("BAD", str(broken)))
-            tell(Began(LEAVING))
         except BaseException:  # noqa: BLE001 - in the log, whose end is shown
             traceback.print_exc()
             code = 1
-        else:
+        if not code:
             tell(Began(LEAVING))
     sys.stdout.flush()
     sys.stderr.flush()

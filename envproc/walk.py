@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from core.types import ACTION_MASK, Action, EnvSpec, FieldSpec, FloatArray, Obs
+from core.types import ACTION_MASK, Action, EnvSpec, FieldSpec, FloatArray, Obs, in_one_line
 from envproc.contract import Broken, check_form
 from envproc.env import CannotReset, Env, EnvFailed, Step
 
@@ -43,8 +43,7 @@ def call(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, EnvFailed) else f" ({os.path.relpath(last.filename)}, line {last.lineno})"
-        told = " ".join(str(error).split())[:500]
-        raise Broken(f"{what} raised {type(error).__name__}: {told}{where}") from error
+        raise Broken(f"{what} raised {type(error).__name__}: {in_one_line(error, 500)}{where}") from error
 
 
 def walk(env: Env, seed: int, steps: int, seconds: float) -> Iterator[Step]:

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import tyro
 
+from core.types import in_one_line
+
 Read = TypeVar("Read")
 
 
@@ -24,7 +26,7 @@ def refusals_are_usage_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, MemoryError, RuntimeError, OSError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(in_one_line(error)) from error
 
 
 def read_command_line(kind: type[Read], arguments: Sequence[str], program: str, default: Read | None = None) -> Read:

@@ -20,7 +20,7 @@ import torch
 from core import snapshots
 from core.group import Group
 from core.to_wandb import check_wandb
-from core.types import require
+from core.types import in_one_line, require
 from scripts import resume
 from scripts.command_line import UsageError, refusals_are_usage_errors
 from scripts.options import Options, num_cores, parse
@@ -60,7 +60,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     try:
         group = Group()
     except (RuntimeError, KeyError) as error:
-        raise UsageError(f"torchrun's store cannot be reached: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"torchrun's store cannot be reached: {in_one_line(error, 200)}") from error
     plan = None if arguments[:1] == [_RESUME] and not group.leads else _alone(arguments)
     given: dict[str, Any] = {"arguments": list(arguments)}
     if plan is not None and not plan.resumed:
@@ -77,7 +77,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         said, resumed = (group.hear("plan")[each] for each in ("options", "resumed"))
         options = _of_rank(resume.options_of(said), group)
     except (ValueError, RuntimeError) as error:  # the latter is torch's, when the store is gone
-        raise UsageError(" ".join(str(error).split())[:500]) from error
+        raise UsageError(in_one_line(error, 500)) from error
     return Plan(said["algorithm"], options, options.runs_dir / said["run"], resumed, group)
 
 

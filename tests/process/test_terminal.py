@@ -74,14 +74,9 @@ def test_a_run_needs_nobody_who_takes_its_output(place: str, tmp_path: Path) -> 
 @pytest.mark.thorough
 def test_a_run_whose_terminal_closes_ends_and_is_saved(tmp_path: Path) -> None:
     """As when `ssh` is cut off."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        os.execve(sys.executable, command(tmp_path, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
-    screen = b""
+    pid, terminal = _in_a_terminal(tmp_path)
     try:
-        while b"waiting" not in screen:
-            screen += _read(terminal, time.monotonic() + 30)
+        _until_the_table(terminal, time.monotonic() + 30)
     finally:
         os.close(terminal)
         code = _exit_code(pid)
@@ -92,15 +87,10 @@ def test_a_run_whose_terminal_closes_ends_and_is_saved(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        os.execve(sys.executable, command(tmp_path, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
-    screen = b""
+    pid, terminal = _in_a_terminal(tmp_path)
     deadline = time.monotonic() + 30
     try:
-        while b"waiting" not in screen:  # the last line of the table
-            screen += _read(terminal, deadline)
+        screen = _until_the_table(terminal, deadline)
         os.write(terminal, b"\x03")
         while chunk := _read(terminal, deadline):
             screen += chunk
@@ -115,6 +105,25 @@ def test_ctrl_c_in_a_terminal_leaves_the_terminal_as_it_was(tmp_path: Path) -> N
     assert b"Traceback" not in screen
     assert screen.rfind(b"\x1b[?25h") > screen.rfind(b"\x1b[?25l"), "the cursor is shown again"
     assert b"run: " in screen[screen.rfind(b"\x1b[?25h") :], "and the last line stands below the table"
+
+
+def _in_a_terminal(runs: Path) -> tuple[int, int]:
+    """A run without an end: its pid, and the other side of its terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, command(runs, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
+    return pid, terminal
+
+
+def _until_the_table(terminal: int, deadline: float) -> bytes:
+    """All that is shown until the first table is whole."""
+    screen = b""
+    while b"waiting" not in screen:  # its last line
+        chunk = _read(terminal, deadline)
+        assert chunk, "the program has ended"
+        screen += chunk
+    return screen
 
 
 def _read(terminal: int, deadline: float) -> bytes:
