@@ -125,6 +125,11 @@ class Options(Generic[AlgoConfig]):
         return self.env == "unity:editor"
 
     @property
+    def lock_stepped(self) -> bool:
+        """Workers and learner take turns, and the run is repeatable."""
+        return self.mode != "async"
+
+    @property
     def spare(self) -> int:
         """Lanes for workers that somebody may add (`ctl workers +2`), or that may join."""
         least = _SPARE_FOR_COLLECTORS if self.listen else _LEAST_SPARE

@@ -126,8 +126,9 @@ def keep_records(
     learner, every = parts.learner, None if options.in_editor or not evaluates else options.eval_every
     evaluations = Evaluations(learner, server, parts.eval_weights, every, options.eval_episodes, options.seed)
     policy = SavedPolicy(dataclasses.asdict(options.env_config), parts.spec, learner.algorithm.policy_spec)
-    breaks = options.mode != "async"
-    snapshots = Snapshots(run, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, breaks)
+    snapshots = Snapshots(
+        run, policy, learner, evaluations, options.checkpoint_every, options.keep_checkpoints, options.lock_stepped
+    )
     return evaluations, snapshots
 
 

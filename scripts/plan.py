@@ -52,6 +52,11 @@ class Plan(NamedTuple):
         """Of this machine, for this learner and its workers."""
         return max(num_cores() // (self.group.local_size if self.group else 1), 1)
 
+    def config(self, options: Options[Any]) -> dict[str, Any]:
+        """What stands in the run's config.json while its options are these."""
+        job = {"job": self.group.job} if self.group else {}
+        return {"algorithm": self.algorithm, **jsonable(options), "run": self.path.name, **job}
+
 
 def make_plan(arguments: Sequence[str]) -> Plan:
     """By the command line, and by torchrun's environment variables. Raises UsageError, Interrupted or GroupLost."""

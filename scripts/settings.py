@@ -13,6 +13,9 @@ from core.steering import Change
 from core.types import changeable_fields
 from scripts.options import Options
 
+_After = Callable[[Options[Any]], Options[Any]]
+"""from the options that there are to those with a change"""
+
 
 class Settings:
     """The options of a run as they are now."""
@@ -39,34 +42,36 @@ class Settings:
             close = difflib.get_close_matches(key, self._keys(), n=1)
             hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(self._keys())}, env.NAME"
             raise ValueError(f"{key} cannot be set while the run goes on; {hint}")
-        before = getattr(self.options, group)
-        kind = get_type_hints(type(before))[name]
+        kind = get_type_hints(type(getattr(self.options, group)))[name]
         try:
             value = msgspec.convert(text, kind, strict=False)
         except msgspec.ValidationError as error:
             raise ValueError(f"{key} {text}: it must be a {kind.__name__}") from error
-        after = replace(before, **{name: value})
-        options = replace(self.options, **{group: after})
-        return Change(value, after, self._keeper(options)) if group == "algo" else self._of_envs(value, options)
+
+        def after(options: Options[Any]) -> Options[Any]:
+            return replace(options, **{group: replace(getattr(options, group), **{name: value})})
+
+        changed = after(self.options)
+        return Change(value, changed.algo, self._keeper(after)) if group == "algo" else self._of_envs(value, after)
 
     def _parameter(self, name: str, text: str) -> Change:
-        options = self.options
-        others = [each for each in options.env_params if each.partition("=")[0] != name]
-        after = replace(options, env_params=(*others, f"{name}={text}"))
-        value = after.env_config.parameters()[name]
-        return self._of_envs(value, after)
+        def after(options: Options[Any]) -> Options[Any]:
+            others = [each for each in options.env_params if each.partition("=")[0] != name]
+            return replace(options, env_params=(*others, f"{name}={text}"))
 
-    def _of_envs(self, value: Any, options: Options[Any]) -> Change:
+        return self._of_envs(after(self.options).env_config.parameters()[name], after)
+
+    def _of_envs(self, value: Any, after: _After) -> Change:
         self._changed()  # nothing is yet; but if that cannot be written, it is known before they hear of it
-        return Change(value, None, self._keeper(options))
+        return Change(value, None, self._keeper(after))
 
     def _keys(self) -> list[str]:
         groups = ("algo", "unity") if self.options.env.startswith("unity:") else ("algo",)
         return [f"{group}.{name}" for group in groups for name in changeable_fields(getattr(self.options, group))]
 
-    def _keeper(self, options: Options[Any]) -> Callable[[], None]:
+    def _keeper(self, after: _After) -> Callable[[], None]:
         def keep() -> None:
-            before, self.options = self.options, options
+            before, self.options = self.options, after(self.options)  # others may have been kept meanwhile
             try:
                 self._changed()
             except OSError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from core.types import require
 from core.waiting import num_cores
 from envproc.collector import REFUSED, Collector, Ended
+from scripts.audience import audience_may_leave
 from scripts.command_line import UsageError, read_command_line
 from scripts.interrupts import Interrupts
 
@@ -43,6 +44,12 @@ def main(arguments: list[str]) -> int:
     except (UsageError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    with audience_may_leave():
+        return bring(options, workers)
+
+
+def bring(options: Options, workers: int) -> int:
+    """So many workers, until they leave. Returns the exit code."""
     interrupts = Interrupts()
     try:
         collector = Collector(options.join, options.keys, workers, interrupts.asked)

@@ -81,7 +81,7 @@ def tell(report: Report, run: Seen, options: Options[Any]) -> None:
     for block, size in sorted(run.shared.items()):
         processes.row(f"of it shared: {block}", None, size / _MIB)
     told = who_waits(
-        run.learner, run.workers, last["workers"], num_cores(), paced_by(options.algo), options.mode != "async"
+        run.learner, run.workers, last["workers"], num_cores(), paced_by(options.algo), options.lock_stepped
     )
     report.note(told)
     if run.others > MANY:

@@ -12,14 +12,14 @@ import torch
 
 from algos import ALGORITHMS
 from core.types import ActionSpec, EnvSpec, FieldSpec, changeable_fields
-from tests.algos import continuous_rows, discrete_rows, test_r2d2
+from tests.algos import continuous_rows, discrete_rows, recurrent_rows
 from tests.algos.rollouts import assert_equal, feeding, shaken
 
 ROLLED_OUT = EnvSpec({"a": FieldSpec((3,)), "b": FieldSpec((2, 2))}, ActionSpec((-1.0,), (1.0,)), 4)
 SPECS = {
     **dict.fromkeys(("ddpg", "td3", "sac"), continuous_rows.SPEC),
     **dict.fromkeys(("dqn", "qrdqn", "iqn", "sac_discrete"), discrete_rows.SPEC),
-    "r2d2": test_r2d2.SPEC,
+    "r2d2": recurrent_rows.SPEC,
     **dict.fromkeys(("ppo", "vtrace"), ROLLED_OUT),
 }
 # where everything matters: rates fall, gradients are clipped, everybody moves far
@@ -66,7 +66,7 @@ def outcome(name: str, field: str | None) -> Any:
             if feed is not None:
                 batch: Any = feed.next()
             elif name == "r2d2":
-                batch = test_r2d2.batch(test_r2d2.rows(algorithm.config, step))
+                batch = recurrent_rows.batch(recurrent_rows.rows(algorithm.config, step))
             else:
                 rows = continuous_rows if SPECS[name] is continuous_rows.SPEC else discrete_rows
                 batch = rows.batch(rows.rows(64, step))

@@ -22,7 +22,7 @@ from algos import ALGORITHMS
 from algos.dense import own_spare_arrays
 from core.gather import as_batch
 from core.types import Batch, Rows
-from tests.algos import continuous_rows, discrete_rows, test_r2d2
+from tests.algos import continuous_rows, discrete_rows, recurrent_rows
 
 T = TypeVar("T")
 _WAITS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero)
@@ -98,8 +98,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sac", {"temperature": 0.2}),
     ("dqn", {"munchausen": True, "target_every": 4, "normalize": True}),
     ("iqn", {"noisy": True, "max_grad_norm": 0.5}),
-    ("r2d2", dataclasses.asdict(test_r2d2.SMALL) | {"normalize": True}),
-    ("r2d2", dataclasses.asdict(test_r2d2.SMALL) | {"normalize": False, "burn_in": 0}),
+    ("r2d2", dataclasses.asdict(recurrent_rows.SMALL) | {"normalize": True}),
+    ("r2d2", dataclasses.asdict(recurrent_rows.SMALL) | {"normalize": False, "burn_in": 0}),
 ]
 
 
@@ -107,7 +107,7 @@ def make(name: str, options: dict[str, Any], device: str = "cpu") -> Any:
     """As on another device, but for where its numbers are."""
     torch.manual_seed(0)
     specs = {"ddpg": continuous_rows.SPEC, "td3": continuous_rows.SPEC, "sac": continuous_rows.SPEC}
-    spec = test_r2d2.SPEC if name == "r2d2" else specs.get(name, discrete_rows.SPEC)
+    spec = recurrent_rows.SPEC if name == "r2d2" else specs.get(name, discrete_rows.SPEC)
     algorithm: Any = ALGORITHMS[name].build(spec, ALGORITHMS[name].config(**options), device)
     for each in algorithm.optimizers:
         each._is_cpu = False
@@ -116,7 +116,7 @@ def make(name: str, options: dict[str, Any], device: str = "cpu") -> Any:
 
 def rows_for(algorithm: Any, seed: int) -> Rows:
     if algorithm.recording.length:
-        return test_r2d2.rows(algorithm.config, seed)
+        return recurrent_rows.rows(algorithm.config, seed)
     if algorithm.policy_spec.head in ("tanh", "squashed"):
         return continuous_rows.rows(32, seed)
     return discrete_rows.rows(32, seed, algorithm.recording)

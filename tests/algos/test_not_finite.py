@@ -16,7 +16,7 @@ from algos.config import Networks
 from algos.nets import Normalizer, flatten
 from algos.optimizer import Optimizer
 from core.types import Rows
-from tests.algos import continuous_rows, discrete_rows, rollouts, test_r2d2
+from tests.algos import continuous_rows, discrete_rows, recurrent_rows, rollouts
 
 FAR = np.float32(3e38)
 Learn = Callable[[bool], Any]
@@ -51,11 +51,11 @@ def learning(name: str) -> Iterator[tuple[Any, Learn]]:
             yield algorithm, learn_in_order
         return
     if name == "r2d2":
-        algorithm = recipe.build(test_r2d2.SPEC, test_r2d2.SMALL)
-        batch: Any = test_r2d2.batch
+        algorithm = recipe.build(recurrent_rows.SPEC, recurrent_rows.SMALL)
+        batch: Any = recurrent_rows.batch
 
         def make(seed: int) -> Rows:
-            return test_r2d2.rows(test_r2d2.SMALL, seed)
+            return recurrent_rows.rows(recurrent_rows.SMALL, seed)
 
     elif name in ("ddpg", "td3", "sac"):
         algorithm, batch = recipe.build(continuous_rows.SPEC, recipe.config()), continuous_rows.batch

@@ -18,11 +18,11 @@ from algos.actor_critic import ActorCritic, Outlook
 from core.gather import as_batch
 from core.rollout import Rollout
 from core.types import Batch, EnvSpec, Rows
-from tests.algos import continuous_rows, discrete_rows, rollouts, test_r2d2
+from tests.algos import continuous_rows, discrete_rows, recurrent_rows, rollouts
 
 META = torch.device("meta")
 IN_ORDER = ("ppo", "vtrace")
-UNSEEN = dataclasses.replace(test_r2d2.SMALL, normalize=False)  # its normaliser waits for the device
+UNSEEN = dataclasses.replace(recurrent_rows.SMALL, normalize=False)  # its normaliser waits for the device
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_updates_from_replay_mix_no_devices_and_wait_for_nothing(name: str) -> N
     config = UNSEEN if name == "r2d2" else ALGORITHMS[name].config()
     for others in ({}, {"max_grad_norm": 0.5, "lr_steps": 1000, "layer_norm": True}):
         if name == "r2d2":
-            algorithm, rows = build(name, test_r2d2.SPEC, config, **others), test_r2d2.rows(UNSEEN, 0)
+            algorithm, rows = build(name, recurrent_rows.SPEC, config, **others), recurrent_rows.rows(UNSEEN, 0)
         elif name in ("ddpg", "td3", "sac"):
             algorithm, rows = build(name, continuous_rows.SPEC, config, **others), continuous_rows.rows(32, 0)
         else:

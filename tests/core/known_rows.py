@@ -1,17 +1,19 @@
 """Rows whose every field is a function of their index: of any copy one can tell whether it is whole.
 
-Also a writer's death in the middle of a step, by way of the real Writer.
+Also a writer's death in the middle of a step, by way of the real Writer, and one that writes while a sampler copies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from core.replay import Sampler
 from core.ring import Ring, Word, Writer
-from core.types import ActionSpec, BoolArray, EnvSpec, FieldSpec, Rows
+from core.types import ActionSpec, BoolArray, EnvSpec, FieldSpec, IntArray, Rows
 
 PERIOD = 9973
 """fields repeat after so many rows; a prime, so that a ring's slot never holds the same value in two laps running"""
@@ -43,6 +45,23 @@ def torn(rows: Rows) -> BoolArray:
 def _fields(rows: Rows) -> npt.NDArray[np.float32]:
     """(n, numbers of a row): what follows the header of index, epoch and agent."""
     return rows.view(np.float32).reshape(-1, rows.itemsize // 4)[:, _HEADER // 4 :]
+
+
+class Busy:
+    """In place of the rows that a sampler copies from: a writer does something before each copy."""
+
+    def __init__(self, sampler: Sampler, before: Callable[[], object]) -> None:
+        gather: Any = sampler.gather
+        self._rows, self._before = gather._from, before
+        gather._from = self
+
+    def take(self, *args: Any, **kwargs: Any) -> Any:
+        self._before()
+        return self._rows.take(*args, **kwargs)
+
+    def __getitem__(self, slots: IntArray) -> Any:
+        self._before()
+        return self._rows[slots]
 
 
 class Killed(Exception):

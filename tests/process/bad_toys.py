@@ -8,7 +8,8 @@ import numpy as np
 
 from core.types import Action, IntArray
 from envproc.env import CannotReset, Step
-from tests.process.toys import AGENTS, STEPS_BEFORE_TROUBLE, Counting
+from tests.process.counting import AGENTS, Counting
+from tests.process.toys import STEPS_BEFORE_TROUBLE
 
 EVERY = 17
 """steps from one bad number to the next: fewer than 10 in 1,000 agent steps"""

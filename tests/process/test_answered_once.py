@@ -15,9 +15,9 @@ from core.control import Answer, Command, Order, Renew, Reply, Reset, Set, Stop
 from core.steering import Change, Steering
 from core.watch import Interrupted
 from tests.process.callers import Operator
+from tests.process.counting import AGENTS
 from tests.process.lane import Lane
 from tests.process.runs import TOYS, Start, wait_until
-from tests.process.toys import AGENTS
 
 
 class Desk:

@@ -11,9 +11,9 @@ from core.control import Failed
 from core.ring import FOREVER, Word
 from core.types import Rows
 from tests.process.bad_toys import EVERY, HEALTHY, spoilt
+from tests.process.counting import AGENTS
 from tests.process.lane import Lane
 from tests.process.runs import wait_until
-from tests.process.toys import AGENTS
 
 TOYS = "tests/process/bad_toys.py"
 GAMMA = float(np.float32(0.99))

@@ -83,6 +83,18 @@ def test_who_has_no_key_is_told_so(listen: Listen, tmp_path: Path) -> None:
     job.stop()
 
 
+@pytest.mark.thorough
+def test_a_collector_whose_output_nobody_reads_brings_rows_as_any_other(listen: Listen) -> None:
+    job = listen(*SLOW)
+    process = job.join().process
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    job.await_steps(0, 1)
+    job.stop()
+    assert process.wait(20) == 0
+
+
 def stands_still(job: Listening) -> bool:
     before = job.lanes()
     time.sleep(0.1)

@@ -10,9 +10,9 @@ import numpy as np
 from core.control import Reset
 from core.ring import FOREVER
 from core.types import Rows
+from tests.process.counting import AGENTS
 from tests.process.lane import Lane
 from tests.process.runs import TOYS, wait_until
-from tests.process.toys import AGENTS
 
 GAMMA = float(np.float32(0.99))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.types import Action, ActionSpec, EnvSpec, FieldSpec, IntArray
 from envproc.env import Ended, Step
-from tests.process.toys import name
+from tests.process.counting import name
 
 AGENTS = 12
 
