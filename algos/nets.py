@@ -35,7 +35,7 @@ def prepare(obs: dict[str, Tensor], spec: NetSpec, normalizer: Normalizer | None
         image = obs[name]
         if image.is_cpu and image.dim() == 4:  # convolutions on a CPU take a tenth less time with channels last
             image = image.contiguous(memory_format=torch.channels_last)
-        result[name] = image.float() / 255 if image.dtype == torch.uint8 else image.float()
+        result[name] = image / 255 if image.dtype == torch.uint8 else image.float()
     return result
 
 
