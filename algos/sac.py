@@ -32,6 +32,8 @@ _FIRST_TEMPERATURE = 0.1
 class Config(OffPolicy):
     """SAC. Fractions and rates are per update; steps are agent steps."""
 
+    warmup: int = 10_000
+    """agent steps with uniformly random actions before the first update"""
     replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
     tau: float = changeable(0.01)

@@ -27,6 +27,8 @@ from core.types import Batch, EnvSpec, Learned, Recording, changeable, require
 class Config(OffPolicy):
     """TD3. Fractions and rates are per update; steps are agent steps."""
 
+    warmup: int = 10_000
+    """agent steps with uniformly random actions before the first update"""
     replay_ratio: float = changeable(64.0)
     """how often a decision is sampled on average; 0: collect only"""
     tau: float = changeable(0.01)
