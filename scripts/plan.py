@@ -77,8 +77,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         group.agree(given)
         if plan is not None and group.leads:
             plan = _with_earlier_rounds(plan, group)
-            said = {**jsonable(plan.options), "algorithm": plan.algorithm, "run": plan.path.name}
-            group.say("plan", {"options": said, "resumed": plan.resumed})
+            group.say("plan", {"options": plan.config(plan.options), "resumed": plan.resumed})
         said, resumed = (group.hear("plan")[each] for each in ("options", "resumed"))
         options = _of_rank(resume.options_of(said), group)
     except (ValueError, RuntimeError) as error:  # the latter is torch's, when the store is gone

@@ -31,6 +31,11 @@ class Site(NamedTuple):
     rejected: list[str]
     """those that are newer and damaged, and what is wrong with them"""
 
+    @property
+    def path(self) -> Path:
+        """Of the directory."""
+        return self.directory.path
+
 
 def take_site(plan: Plan, opened: contextlib.ExitStack) -> Site:
     """All of it, closed when `opened` is. Raises UsageError."""

@@ -67,7 +67,7 @@ def train(plan: Plan) -> int:
             training.come_up()
         except (EnvFailed, WorkerLost) as lost:
             training.write_config()  # the directory stays, with what the workers have said
-            print(f"error: {lost}\nrun: {site.directory.path}", file=sys.stderr)
+            print(f"error: {lost}\nrun: {site.path}", file=sys.stderr)
             return DEGRADED
         except (UsageError, Interrupted, GroupLost, Differs) as refused:
             training.give_up()
@@ -83,7 +83,7 @@ def train(plan: Plan) -> int:
     if training.timeline:
         print(training.timeline)
     if plan.leads:
-        print(f"run: {site.directory.path}")
+        print(f"run: {site.path}")
     return training.exit_code
 
 

@@ -75,7 +75,7 @@ class Training:
         self._plan, self._site, self._interrupts, self._opened = plan, site, interrupts, opened
         self._settings = Settings(plan.options, self._changed)
         self._server = opened.enter_context(Server(site.door))
-        self._supervisor = opened.enter_context(Supervisor(site.directory.path / "logs"))
+        self._supervisor = opened.enter_context(Supervisor(site.path / "logs"))
         self._watch = Watch(self._server, self._supervisor)
         self._heard = list[Report]()  # while the environment came up
         self._earlier_s = 0.0  # what a run that goes on has taken until its checkpoint
@@ -101,9 +101,7 @@ class Training:
                         self._crew.hire(lane, epoch=0)
                 spec, self._heard = self._watch.await_spec(self._crew.turn, self._interrupts.asked)
             self._parts = parts = site.parts or build(plan.algorithm, options, spec, self._opened)
-            self._evaluations, self._snapshots = keep_records(
-                parts, options, self._server, site.directory.path, plan.leads
-            )
+            self._evaluations, self._snapshots = keep_records(parts, options, self._server, site.path, plan.leads)
             if site.snapshot:
                 self._earlier_s = self._snapshots.restore(site.snapshot)
                 if not plan.group:  # or else it ends at once: an earlier round may have come to the end
@@ -124,15 +122,14 @@ class Training:
     def open_records(self) -> None:
         """From here on there is a run, which takes orders and writes down what happens."""
         plan, options, site, learner = self._plan, self._plan.options, self._site, self._parts.learner
-        path = site.directory.path
         self.write_config()
         site.directory.listens(self._server.address, site.door)
         config = plan.config(options)
-        trackers: list[Tracker] = [TensorBoard(path)] if plan.leads else []
+        trackers: list[Tracker] = [TensorBoard(site.path)] if plan.leads else []
         if options.wandb:
-            trackers.append(WandB(options.wandb, path, config))
+            trackers.append(WandB(options.wandb, site.path, config))
         console = Console() if plan.leads else Console(quiet=True, force_terminal=False)
-        self._metrics = metrics = self._opened.enter_context(Metrics(path, console, trackers, self._earlier_s))
+        self._metrics = metrics = self._opened.enter_context(Metrics(site.path, console, trackers, self._earlier_s))
         metrics.write("config", **config, cores=plan.cores, **machine(options.device))
         if site.trace:
             learner.stopwatch = Traced(learner.spent_ns, site.trace.track(LEARNER))
@@ -176,7 +173,7 @@ class Training:
         if self._interrupts.count < 2 and self._plan.leads:
             try:
                 job.checkpoint(last=True)
-                if not (self._site.directory.path / "config.json").exists():
+                if not (self._site.path / "config.json").exists():
                     self.write_config()  # the directory was deleted: it is one that can go on again
             except OSError as error:
                 told = f"the last checkpoint could not be written: {error}"
@@ -221,13 +218,11 @@ class Training:
 
     def _config_of(self, lane: int, epoch: int) -> WorkerConfig:
         site = self._site
-        return worker_config(self._settings.options, lane, epoch, self._server, site.directory.path, site.trace)
+        return worker_config(self._settings.options, lane, epoch, self._server, site.path, site.trace)
 
     def _hire_evaluator(self) -> None:
         site, options = self._site, self._settings.options
-        self._crew.start_evaluator(
-            evaluator_config(options, self._parts, self._server, site.directory.path, site.trace)
-        )
+        self._crew.start_evaluator(evaluator_config(options, self._parts, self._server, site.path, site.trace))
 
     def _hire_gate(self) -> None:
         config = gate_config(self._settings.options, self._parts, self._server, self._begin)
