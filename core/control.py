@@ -193,11 +193,11 @@ class Server:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # else a next life that is early is refused, and never begins
         self.socket.bind(self.address)
         self._decoder = msgspec.msgpack.Decoder(Report)
         self._num_refused = 0
-        self.num_refused_at_gate = 0
-        """by that other process (envproc/gate.py), which tells"""
+        self.num_refused_at_gate = 0  # by that other process (envproc/gate.py), which tells
 
     @property
     def num_refused(self) -> int:

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.process.runs import Run, Start
+
+
+_there: list[Run] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Beside what a test says that failed: what its runs did. They are gone before anybody can look."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"what {run.directory.name} did", run.story()) for run in _there]
+    return report
 
 
 @pytest.fixture
@@ -30,8 +43,10 @@ def starter(home: Path) -> Iterator[Start]:
         environment = {"TOY_MARKS": str(home / "marks"), **environment}
         name = run or f"run-{next(numbers)}"
         started.append(Run(home, *options, run=name, resume=resume, learners=learners, **environment))
+        _there.append(started[-1])
         return started[-1]
 
     yield start
     for run in started:
         run.end()
+        _there.remove(run)

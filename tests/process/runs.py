@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ TOYS = "tests/process/toys.py"
 PATIENCE_S = 60.0
 """for what takes three seconds on an idle machine"""
 _PORTS_IN_A_ROW = 8
+_RECORDS_TOLD = 30
 
 Record = dict[str, Any]
 
@@ -95,6 +97,13 @@ class Run:
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [record for record in records if kind in ("", record["kind"])]
+
+    def story(self) -> str:
+        """What it said and recorded last, and who is still there: for whoever has to find out what went wrong."""
+        records = self.records()
+        told = [record for record in records if record["kind"] != "progress"][-_RECORDS_TOLD:] + records[-1:]
+        processes = [f"{pid}: {line}" for pid, line in self.processes().items()]
+        return "\n".join([shlex.join(map(str, self.process.args)), self.stderr[-2000:], *map(json.dumps, told), *processes])
 
     @property
     def summary(self) -> Record:

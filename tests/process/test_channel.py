@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 import zmq
 
-from core.control import Evaluate, Ready, Reset, Set, Stop
+from core.control import Client, Evaluate, Ready, Reset, Server, Set, Stats, Stop
 from core.ring import FOREVER
 from envproc import EnvConfig
 from envproc.evaluator import EvaluatorConfig
@@ -68,6 +69,19 @@ def test_a_message_that_is_too_long_never_arrives_and_the_channel_lives(tmp_path
         assert lane.ask(Set(3, "env.bonus", 0.0)).request == 3
         lane.step(3)
         assert len(lane.hear()) == before + 2
+
+
+def test_a_workers_next_life_is_heard_while_the_connection_of_its_last_one_is_still_there() -> None:
+    """The main process sees that a connection has gone when it reads, and may be long in doing something else."""
+    with Server() as server, closing(Client(server.address, WORKER)) as last:
+        last.send(Stats(WORKER, {"life": 0.0}))
+        wait_until(lambda: server.receive() == [Stats(WORKER, {"life": 0.0})], "the last life")
+        with closing(Client(server.address, WORKER)) as after:
+            after.send(Stats(WORKER, {"life": 1.0}))
+            wait_until(lambda: server.receive() == [Stats(WORKER, {"life": 1.0})], "the next life")
+            assert server.send(WORKER, Stop())
+            wait_until(lambda: after.receive() == [Stop()], "that it is spoken to")
+        assert last.receive() == []
 
 
 def test_the_channel_opens_where_the_path_of_temporary_files_is_too_long_for_a_socket(

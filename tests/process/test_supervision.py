@@ -31,6 +31,12 @@ def status(run: Run) -> dict[str, Any]:
     return figures
 
 
+def wait_until_all_work(run: Run) -> None:
+    """Whoever is killed before it has begun has no life that would be followed by a next one."""
+    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    wait_until(lambda: all(each["steps"] > 0 for each in status(run)["workers"]), "steps of all")
+
+
 def stop(run: Run) -> None:
     (job,) = find_running(str(run.directory), run.directory.parent)
     ask(job.address, ["stop"])
@@ -41,7 +47,7 @@ def stop(run: Run) -> None:
 @pytest.mark.parametrize("mode", ["async", pytest.param("sync", marks=pytest.mark.thorough)])
 def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str, start: Start) -> None:
     run = start(*FOREVER, "--mode", mode)
-    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    wait_until_all_work(run)
     before = status(run)["workers"]
     os.kill(next(pid for pid, line in run.processes().items() if '"worker-0"' in line), signal.SIGKILL)
     wait_until(lambda: status(run)["workers"][0]["epoch"] == 1, "the next life")
@@ -58,7 +64,7 @@ def test_a_worker_that_is_killed_goes_on_in_the_next_life_of_its_lane(mode: str,
 @pytest.mark.thorough
 def test_a_worker_is_replaced_where_the_logs_were_deleted(start: Start) -> None:
     run = start(*FOREVER)
-    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    wait_until_all_work(run)
     shutil.rmtree(run.directory / "logs")
     os.kill(next(pid for pid, line in run.processes().items() if '"worker-0"' in line), signal.SIGKILL)
     wait_until(lambda: events(run, "worker-0") == ["ready", "died", "restarted", "ready"], "the next life")
@@ -135,7 +141,7 @@ def test_an_evaluator_that_is_killed_in_the_middle_is_replaced_and_asked_again(s
 @pytest.mark.thorough
 def test_a_worker_that_stands_still_is_told_and_nobody_is_blamed_for_a_pause_of_the_main_process(start: Start) -> None:
     run = start(*FOREVER, "--hang-s", 8)
-    run.wait_for_record(lambda record: record["kind"] == "progress" and record["updates"] > 0)
+    wait_until_all_work(run)
     worker = next(pid for pid, line in run.processes().items() if '"worker-0"' in line)
     os.kill(worker, signal.SIGSTOP)
     wait_until(lambda: events(run, "worker-0") == ["ready", "stalls"], "the stall to be told")
