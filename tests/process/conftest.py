@@ -9,7 +9,6 @@ import pytest
 
 from tests.process.runs import Run, Start
 
-
 _there: list[Run] = []
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -102,8 +101,8 @@ class Run:
         """What it said and recorded last, and who is still there: for whoever has to find out what went wrong."""
         records = self.records()
         told = [record for record in records if record["kind"] != "progress"][-_RECORDS_TOLD:] + records[-1:]
-        processes = [f"{pid}: {line}" for pid, line in self.processes().items()]
-        return "\n".join([shlex.join(map(str, self.process.args)), self.stderr[-2000:], *map(json.dumps, told), *processes])
+        there = [f"{pid}: {line}" for pid, line in self.processes().items()]
+        return "\n".join([str(self.process.args), self.stderr[-2000:], *map(json.dumps, told), *there])
 
     @property
     def summary(self) -> Record:
