@@ -45,7 +45,7 @@ class Config(Greedy):
     """decisions from the start of an agent's sequence to that of its next one"""
     batch_size: int = 32
     """sequences in one update"""
-    replay_ratio: float = changeable(40.0)
+    replay_ratio: float = changeable(80.0)
     """how often a decision is sampled on average; 0: collect only"""
     lr: float = changeable(5e-4)
     """Adam's learning rate"""
