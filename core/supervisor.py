@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +96,9 @@ class Supervisor:
         return [death for name, death in deaths.items() if self._leaving.pop(name, None) is None]
 
     def _bury(self, name: str) -> Death:
-        code = self._children.pop(name).returncode
+        child = self._children.pop(name)
+        _clear_up(child)
+        code = child.returncode
         reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         log = ""
         if self._log_dir is not None:
@@ -116,6 +119,8 @@ class Supervisor:
             for child in self._children.values():
                 _wait(child, deadline)
             deadline = time.monotonic() + 0.5
+        for child in self._children.values():
+            _clear_up(child)
         self._children.clear()
 
 
@@ -128,6 +133,12 @@ def _end_of(file: Path) -> str:
     except OSError:
         return ""
     return "\n".join(printed.splitlines()[-_LOG_LINES:])
+
+
+def _clear_up(child: subprocess.Popen[bytes]) -> None:
+    """Kill what this process, which has ended, left behind: its own children are in its group, unless they left that."""
+    with contextlib.suppress(OSError):  # mostly there is nobody
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float) -> None:

@@ -152,17 +152,6 @@ def test_nobody_says_what_is_anothers_to_say(sender: str, report: Report) -> Non
         assert heard_by(server) == [Stats("worker-9", {})]
 
 
-def test_whoever_has_a_name_keeps_it_as_long_as_it_is_there() -> None:
-    with Server() as server, Caller(server.address, "worker-0") as worker:
-        worker.say(msgspec.msgpack.encode(Stats("worker-0", {})))
-        wait_until(lambda: server.receive() != [], "the worker")
-        with Caller(server.address, "worker-0") as twin, Caller(server.address, "worker-1") as last:
-            twin.say(msgspec.msgpack.encode(Failed("worker-0", "no", "nothing")))
-            last.say(msgspec.msgpack.encode(Stats("worker-1", {})))
-            assert heard_by(server) == [Stats("worker-1", {})]
-            assert server.send("worker-0", Stop()) and msgspec.msgpack.decode(worker.socket.recv(), type=Command)
-
-
 def test_a_message_of_several_parts_is_none(by_token: Door) -> None:
     good = msgspec.msgpack.encode(Order(1, ["status"]))
     with Server(by_token) as server:

@@ -72,6 +72,14 @@ def test_a_worker_is_replaced_where_the_logs_were_deleted(start: Start) -> None:
     stop(run)
 
 
+@pytest.mark.thorough
+def test_what_a_worker_leaves_behind_goes_with_it(start: Start) -> None:
+    run = start(*FOREVER, "--env", f"{TOYS}:LeavesAChild")
+    wait_until(lambda: events(run, "worker-0").count("ready") == 3, "the third life")
+    assert sum('"worker-0"' in line for line in run.processes().values()) <= 2
+    stop(run)
+
+
 @pytest.mark.parametrize(
     ("toy", "event"),
     [

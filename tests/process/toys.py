@@ -125,6 +125,15 @@ class KillsItself(InTrouble):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class LeavesAChild(KillsItself):
+    """A child made by fork has what its parent had open, the control channel's connection, too, and outlives it."""
+
+    def trouble(self) -> None:
+        if os.fork() == 0:
+            time.sleep(600)
+        super().trouble()
+
+
 class RaisesALotBesideAThread(InTrouble):
     """An error that no control message can hold, and a thread that keeps the process from ending by itself."""
 
