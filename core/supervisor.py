@@ -136,7 +136,7 @@ def _end_of(file: Path) -> str:
 
 
 def _clear_up(child: subprocess.Popen[bytes]) -> None:
-    """Kill what this process, which has ended, left behind: its own children are in its group, unless they left that."""
+    """Kill what this process, which has ended, left behind: whoever is in its group."""
     with contextlib.suppress(OSError):  # mostly there is nobody
         os.killpg(child.pid, signal.SIGKILL)
 
