@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from core.checkpoint import load_policy
-from tests.process.runs import ROOT
+from tests.process.runs import PATIENCE_S, ROOT
 
 
 def command(runs: Path, *options: str) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_run_whose_terminal_closes_ends_and_is_saved(tmp_path: Path) -> None:
     finally:
         os.close(terminal)
         code = _exit_code(pid)
-    assert code == 130
+    assert code == 130, (tmp_path / "run" / "metrics.jsonl").read_text()[-2000:]
     assert '"reason": "interrupted"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     load_policy(tmp_path / "run")
 
@@ -138,7 +138,7 @@ def _read(terminal: int, deadline: float) -> bytes:
 
 def _exit_code(pid: int) -> int:
     """Of a child, when it has ended. If it does not in time it is killed."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
