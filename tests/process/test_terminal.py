@@ -112,6 +112,7 @@ def _in_a_terminal(runs: Path) -> tuple[int, int]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # or these tests, if started by nohup, would pass that on
         os.execve(sys.executable, command(runs, "--steps", "1000000000"), os.environ | {"TERM": "xterm"})
     return pid, terminal
 
