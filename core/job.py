@@ -173,11 +173,12 @@ class Job:
         """Write one; returns its number. Raises OSError if it cannot be written."""
         learner = self.learner
         learner.stopwatch.start()
+        agent_steps = learner.agent_steps  # workers go on while it is written: it holds these at least
         directory = self._snapshots.take(self._metrics.wall_s(), last)
         learner.stopwatch.lap(Phase.CHECKPOINT)
         self._metrics.write(
             "checkpoint",
-            agent_steps=learner.agent_steps,
+            agent_steps=agent_steps,
             updates=learner.updates,
             number=directory.name,
             seconds=round(self._snapshots.took_s, 3),
